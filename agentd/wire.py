@@ -1,0 +1,108 @@
+"""Requests, responses and the JSON codec that the API and the client share. Standard library only: the CLI uses it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from agentd.types import ExitCode, Outcome
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRequest:
+    """POST /v1/switch. `drain` in seconds (None: the model's own; 0: do not wait)."""
+
+    target: str
+    drain: float | None = None
+    on_busy: str | None = None
+    force: bool = False
+    rollback: bool = True
+    dry_run: bool = False
+    origin: str = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadRequest:
+    """POST /v1/unload. An empty `slot` means the only slot there is."""
+
+    slot: str = ""
+    drain: float | None = None
+    on_busy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """POST /v1/lease. `seconds` from the moment the slot is free."""
+
+    seconds: float
+    slot: str = ""
+    drain: float | None = None
+    on_busy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrecheckItem:
+    """One line of a dry run: what was looked at, whether it passes, what was found."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPlan:
+    """The answer to a dry run."""
+
+    slot: str
+    target: str
+    previous: str | None
+    ok: bool
+    checks: tuple[PrecheckItem, ...]
+    steps: tuple[str, ...]
+    estimate_seconds: float | None = None
+
+
+EXIT_CODES: Mapping[Outcome, ExitCode] = {
+    Outcome.DONE: ExitCode.OK,
+    Outcome.ALREADY: ExitCode.OK,
+    Outcome.RECOVERED: ExitCode.OK,
+    Outcome.REFUSED: ExitCode.REFUSED,
+    Outcome.DRAIN_REFUSED: ExitCode.DRAIN_REFUSED,
+    Outcome.ROLLED_BACK: ExitCode.ROLLED_BACK,
+    Outcome.DEGRADED: ExitCode.DEGRADED,
+    Outcome.WEDGED: ExitCode.WEDGED,
+    Outcome.CANCELLED: ExitCode.CANCELLED,
+}
+
+
+def plain(value: Any) -> Any:
+    """A dataclass tree as plain JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(plain(v) for v in value)
+    return value
+
+
+def encode(value: Any) -> bytes:
+    return json.dumps(plain(value), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def problem(status: int, kind: str, message: str, *, hint: str = "", **extra: Any) -> Json:
+    """RFC 9457 problem details with our `kind`."""
+    body: Json = {"type": "about:blank", "title": kind, "status": status, "detail": message, "kind": kind}
+    if hint:
+        body["hint"] = hint
+    return body | extra
