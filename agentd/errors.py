@@ -36,19 +36,22 @@ class ConflictError(AgentdError):
 
 
 class ConfigProblem:
-    """One thing wrong in the configuration: where, which value, what is allowed."""
+    """One thing wrong in the configuration: where (`line` 0: not known), which value, what is allowed."""
 
-    __slots__ = ("allowed", "file", "key", "message", "value")
+    __slots__ = ("allowed", "file", "key", "line", "message", "value")
 
-    def __init__(self, file: str, key: str, message: str, *, value: str = "", allowed: str = "") -> None:
+    def __init__(self, file: str, key: str, message: str, *, value: str = "", allowed: str = "", line: int = 0) -> None:
         self.file = file
+        self.line = line
         self.key = key
         self.message = message
         self.value = value
         self.allowed = allowed
 
     def __str__(self) -> str:
-        where = f"{self.file}: {self.key}: " if self.key else f"{self.file}: "
+        where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        if self.key:
+            where += f"{self.key}: "
         text = where + self.message
         if self.value:
             text += f" (got {self.value})"

@@ -86,6 +86,10 @@ class Kernel(Protocol):
         """Pids in the cgroup and below it; empty when the cgroup does not exist."""
         ...
 
+    def kill_cgroup(self, control_group: str) -> int:
+        """SIGKILL every process in the cgroup and below it; the number of processes it held."""
+        ...
+
     def unit_of(self, pid: int) -> str:
         """The systemd unit whose cgroup holds the pid; "" when none or gone."""
         ...

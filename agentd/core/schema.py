@@ -1,7 +1,8 @@
 """The shape of the configuration: what may be written, its type, its bounds and its default.
 
 Seconds are floats and bytes are ints once validated; in a file both are written as systemd writes them
-("90s", "1min 30s", "14G"), see `quantities`. Cross-references are checked in `settings`.
+("90s", "1min 30s", "14G"), see `quantities`. The annotations say all that can be said of one value alone; `leaves`
+puts them into force and into words. Cross-references are checked in `crosschecks`.
 """
 
 from __future__ import annotations
@@ -13,27 +14,47 @@ from msgspec import Meta, Struct, field
 Seconds = NewType("Seconds", float)
 Bytes = NewType("Bytes", int)
 
-Port = Annotated[int, Meta(ge=1, le=65535)]
-Count = Annotated[int, Meta(ge=1)]
+Positive = Annotated[Seconds, Meta(gt=0)]
+Delay = Annotated[Seconds, Meta(ge=0)]
+"""A duration that may be 0: do not wait."""
+Size = Annotated[Bytes, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+GpuIndex = Annotated[int, Meta(ge=0, le=1023)]
+HttpStatus = Annotated[int, Meta(ge=100, le=599)]
+
+Text = Annotated[str, Meta(min_length=1)]
+UnitName = Annotated[str, Meta(extra={"form": "unit"})]
+Url = Annotated[str, Meta(extra={"form": "url"})]
+HttpPath = Annotated[str, Meta(extra={"form": "http-path"})]
+Listen = Annotated[str, Meta(extra={"form": "listen"})]
+FilePath = Annotated[str, Meta(extra={"form": "path"})]
+SecretFile = Annotated[str, Meta(extra={"form": "path", "secret": True})]
+"""Never shown in a message: someone may have written the secret itself here."""
+Names = Annotated[tuple[str, ...], Meta(extra={"unique": True})]
+VariableName = Annotated[str, Meta(extra={"form": "variable"})]
 
 
 class HttpCheck(Struct, frozen=True, forbid_unknown_fields=True):
     """GET `path` below the service's url (or a full URL); any status in `expect` is a success."""
 
-    path: str = "/health"
-    expect: tuple[int, ...] = (200,)
+    path: HttpPath = "/health"
+    expect: Annotated[tuple[HttpStatus, ...], Meta(min_length=1)] = (200,)
 
 
 class Probe(Struct, frozen=True, forbid_unknown_fields=True):
-    """Kubernetes' probe: at most one of http, tcp, redis, exec; none of them means no check at all."""
+    """Kubernetes' probe: one of http, tcp, redis, exec.
+
+    In a file, what is left out comes from the role (see `probes`), and `none = true` switches the role's probe off.
+    """
 
     http: HttpCheck | None = None
     tcp: bool = False
     redis: bool = False
-    exec: tuple[str, ...] = ()
-    initial_delay: Seconds = Seconds(0.0)
-    period: Seconds = Seconds(10.0)
-    timeout: Seconds = Seconds(1.0)
+    exec: tuple[Text, ...] = ()
+    none: bool = False
+    initial_delay: Delay = Seconds(0.0)
+    period: Positive = Seconds(10.0)
+    timeout: Positive = Seconds(1.0)
     failure_threshold: Count = 3
     success_threshold: Count = 1
 
@@ -42,43 +63,45 @@ class Recovery(Struct, frozen=True, forbid_unknown_fields=True):
     """What agentd does once systemd has given a unit up (start limit hit)."""
 
     policy: Literal["backoff", "none"] = "backoff"
-    base: Seconds = Seconds(30.0)
-    max: Seconds = Seconds(900.0)
+    base: Positive = Seconds(30.0)
+    max: Positive = Seconds(900.0)
     attempts: Count = 5
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
     """What the switch needs to know of a service with role "model"."""
 
-    slot: str
-    served_name: str
-    path: str = ""
+    slot: Text
+    served_name: Text
+    path: FilePath = ""
     """The model's directory; checked in PRECHECK when given."""
-    vram: Bytes = Bytes(0)
+    vram: Size = Bytes(0)
     """GPU memory it needs to start; 0 when unknown (then only what others hold is looked at)."""
-    host_memory: Bytes = Bytes(0)
-    api_key_file: str = ""
+    host_memory: Size = Bytes(0)
+    api_key_file: SecretFile = ""
     """A file with the key alone, or with lines NAME=value (then `api_key_name` chooses)."""
-    api_key_name: str = "VLLM_API_KEY"
-    drain_timeout: Seconds = Seconds(30.0)
+    api_key_name: VariableName = "VLLM_API_KEY"
+    drain_timeout: Delay = Seconds(30.0)
     on_busy: Literal["abort", "refuse"] = "abort"
-    stop_timeout: Seconds = Seconds(90.0)
-    start_timeout: Seconds = Seconds(60.0)
-    ready_timeout: Seconds = Seconds(600.0)
+    stop_timeout: Positive = Seconds(90.0)
+    start_timeout: Positive = Seconds(60.0)
+    ready_timeout: Positive = Seconds(600.0)
     verify: bool = True
-    verify_timeout: Seconds = Seconds(60.0)
+    verify_timeout: Positive = Seconds(60.0)
 
 
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
-    unit: str
+    unit: UnitName
     role: Literal["model", "runtime", "gateway", "store", "generic"] = "generic"
-    url: str = ""
-    depends_on: tuple[str, ...] = ()
+    url: Url = ""
+    depends_on: Names = ()
     gate: bool = False
     """Install the `readiness` drop-in, so that systemd itself waits until the service answers."""
     startup: Probe | None = None
     readiness: Probe | None = None
     liveness: Probe | None = None
+    on_liveness: Literal["report", "restart"] = "report"
+    """What a failing liveness probe leads to; a busy model is slow, not dead, so a restart must be asked for."""
     recovery: Recovery = field(default_factory=Recovery)
     model: Model | None = None
 
@@ -86,32 +109,32 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
 class Slot(Struct, frozen=True, forbid_unknown_fields=True):
     """A set of GPUs on which at most one model is resident."""
 
-    gpus: tuple[int, ...] = (0,)
+    gpus: Annotated[tuple[GpuIndex, ...], Meta(min_length=1, extra={"unique": True})] = (0,)
     default: str = ""
     vram_probe: Literal["auto", "nvml", "none"] = "auto"
-    vram_timeout: Seconds = Seconds(60.0)
-    vram_stable: Seconds = Seconds(1.0)
-    vram_margin: Bytes = Bytes(512 * 1024**2)
-    evict: tuple[str, ...] = ()
+    vram_timeout: Positive = Seconds(60.0)
+    vram_stable: Delay = Seconds(1.0)
+    vram_margin: Size = Bytes(512 * 1024**2)
+    evict: Names = ()
     """Services with role "runtime" whose loaded models are unloaded before a start."""
-    evict_timeout: Seconds = Seconds(30.0)
-    cooldown: Seconds = Seconds(30.0)
-    cooldown_max: Seconds = Seconds(600.0)
+    evict_timeout: Positive = Seconds(30.0)
+    cooldown: Delay = Seconds(30.0)
+    cooldown_max: Delay = Seconds(600.0)
     exclusive: bool = True
     """Install the `exclusive` drop-ins (Conflicts=, After=) on the slot's units."""
 
 
 class Daemon(Struct, frozen=True, forbid_unknown_fields=True):
     scope: Literal["user", "system"] = "user"
-    listen: str = "127.0.0.1:9775"
+    listen: Listen = "127.0.0.1:9775"
     """Loopback address of the read-only HTTP surface; "" switches it off."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
-    bus_timeout: Seconds = Seconds(25.0)
-    resync: Seconds = Seconds(60.0)
+    bus_timeout: Positive = Seconds(25.0)
+    resync: Positive = Seconds(60.0)
     """Full re-read of everything, in case a signal was lost."""
     crash_loop_restarts: Count = 3
-    crash_loop_window: Seconds = Seconds(300.0)
+    crash_loop_window: Positive = Seconds(300.0)
     event_history: Count = 10000
 
 

@@ -1,0 +1,105 @@
+"""Keeps a bus connection to the manager: connects, prepares, watches for its death, connects again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from agentd.adapters.bus import Bus, Signal
+from agentd.adapters.systemd_props import NAME
+from agentd.errors import AgentdError, BusError
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY = 0.05
+LONGEST_RETRY = 2.0
+
+
+class Link:
+    """`prepare(bus)` runs on every new connection before it counts as connected; `on_down()` after a loss."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        prepare: Callable[[Bus], Awaitable[None]],
+        on_down: Callable[[], None],
+        on_signal: Callable[[Signal], None],
+        library: str = "auto",
+    ) -> None:
+        self.address = address
+        self._library = library
+        self._prepare = prepare
+        self._on_down = on_down
+        self._on_signal = on_signal
+        self._bus: Bus | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
+        self.reconnects = 0
+        self.problem = "not started"
+        """Why there is no connection; "" while there is one."""
+
+    @property
+    def connected(self) -> bool:
+        return self._bus is not None and self._bus.connected
+
+    def bus(self, doing: str) -> Bus:
+        """The live connection. Raises BusError("bus-down") which says why there is none."""
+        if self._bus is None or not self._bus.connected:
+            raise BusError("bus-down", f"cannot {doing}: no connection to {NAME} ({self.problem})")
+        return self._bus
+
+    async def start_up(self) -> None:
+        """Start connecting; returns after the first attempt, whatever came of it."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep(), name="systemd-link")
+        await self._tried.wait()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        self.problem = "closed"
+
+    async def _keep(self) -> None:
+        delay = FIRST_RETRY
+        connections = 0
+        while True:
+            try:
+                bus = await self._open()
+            except AgentdError as error:
+                if self.problem != error.message:
+                    logger.warning("no connection to systemd, trying again: %s", error.message)
+                self.problem = error.message
+                self._tried.set()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LONGEST_RETRY)
+                continue
+            delay = FIRST_RETRY
+            connections += 1
+            self.reconnects = connections - 1
+            await self._hold(bus)
+
+    async def _open(self) -> Bus:
+        bus = await Bus.connect(self.address, on_signal=self._on_signal, library=self._library)
+        try:
+            await self._prepare(bus)
+        except BaseException:
+            await bus.close()
+            raise
+        return bus
+
+    async def _hold(self, bus: Bus) -> None:
+        self._bus = bus
+        self.problem = ""
+        self._tried.set()
+        try:
+            await bus.wait_closed()
+            self.problem = f"the bus connection was lost: {bus.lost_because}"
+            logger.warning("%s", self.problem)
+        finally:
+            self._bus = None
+            await bus.close()
+            self._on_down()

@@ -1,0 +1,52 @@
+"""Mutations: decode, call one operation, encode. Long work answers 202 with the change to follow."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from aiohttp import web
+
+from agentd.api.context import OPS, reply
+from agentd.api.decode import decode
+from agentd.api.operations import ServiceVerb
+from agentd.types import Change
+from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
+
+
+async def switch(request: web.Request) -> web.Response:
+    wanted = decode(SwitchRequest, await request.read())
+    if wanted.dry_run:
+        return reply({"plan": await request.app[OPS].plan(wanted)})
+    return _accepted(*await request.app[OPS].switch(wanted))
+
+
+async def unload(request: web.Request) -> web.Response:
+    return _accepted(*await request.app[OPS].unload(decode(UnloadRequest, await request.read())))
+
+
+async def lease(request: web.Request) -> web.Response:
+    return _accepted(*await request.app[OPS].lease(decode(LeaseRequest, await request.read())))
+
+
+async def end_lease(request: web.Request) -> web.Response:
+    change = await request.app[OPS].end_lease(request.query.get("slot", ""))
+    return reply({"change": None, "joined": False}) if change is None else _accepted(change, joined=False)
+
+
+async def cancel(request: web.Request) -> web.Response:
+    return _accepted(await request.app[OPS].cancel(request.match_info["id"]), joined=False)
+
+
+async def service_action(request: web.Request) -> web.Response:
+    # The route's pattern admits nothing but the verbs.
+    verb = cast(ServiceVerb, request.match_info["verb"])
+    return reply(await request.app[OPS].service_action(request.match_info["name"], verb))
+
+
+async def reload(request: web.Request) -> web.Response:
+    return reply(await request.app[OPS].reload())
+
+
+def _accepted(change: Change, joined: bool) -> web.Response:
+    body = {"change": change, "joined": joined}
+    return reply(body, status=202, headers={"Location": f"/v1/changes/{change.id}"})

@@ -1,0 +1,109 @@
+"use strict";
+const PERIOD = 2000;
+const TONE = {
+  ready: "good", active: "good", done: "good", already: "good", recovered: "good",
+  starting: "busy", stopping: "busy", running: "busy", leased: "busy", unready: "busy", "rolled-back": "busy",
+  degraded: "bad", failed: "bad", wedged: "bad", missing: "bad",
+};
+const RESTING = ["idle", "active", "leased", "degraded", "wedged"];
+const $ = (id) => document.getElementById(id);
+
+// Everything is written with textContent: no value of the daemon is ever read as markup.
+function el(tag, attributes, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
+  node.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  return node;
+}
+
+const pill = (word, tone) => el("span", { class: "pill " + (tone || TONE[word] || "calm") }, word);
+const row = (...cells) => el("tr", {}, ...cells.map((c) => (c instanceof Node && c.tagName === "TD" ? c : el("td", {}, c))));
+const nothing = (columns, text) => el("tr", {}, el("td", { class: "empty", colspan: columns }, text));
+
+function span(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  if (seconds < 10) return seconds.toFixed(seconds < 1 ? 2 : 1) + " s";
+  if (seconds < 120) return Math.round(seconds) + " s";
+  if (seconds < 7200) return Math.round(seconds / 60) + " min";
+  if (seconds < 172800) return Math.round(seconds / 3600) + " h";
+  return Math.round(seconds / 86400) + " days";
+}
+const ago = (time, now) => (time ? span(Math.max(0, now - time)) + " ago" : "");
+const gib = (bytes) => (bytes / 2 ** 30).toFixed(1) + " GiB";
+
+function slotCard(slot, now) {
+  const resting = RESTING.includes(slot.state);
+  const cooling = Object.entries(slot.cooldowns).filter(([, until]) => until > now);
+  return el("div", { class: "card" },
+    el("h3", {}, slot.name, pill(slot.state, resting ? null : "busy")),
+    el("div", { class: "big" }, slot.resident || "empty"),
+    el("p", {}, "models: " + (slot.models.join(", ") || "none") + (slot.default ? "; default: " + slot.default : "")),
+    slot.lease_until ? el("p", {}, "lent out for another " + span(Math.max(0, slot.lease_until - now))) : "",
+    slot.change ? el("p", {}, "change " + slot.change + " is under way") : "",
+    ...cooling.map(([model, until]) => el("p", {}, model + " failed; not tried again for " + span(until - now))),
+    slot.cause ? el("p", { class: "bad" }, slot.cause) : "");
+}
+
+function serviceRow(service, now) {
+  const name = el("td", {}, service.name, service.cause ? el("small", {}, service.cause) : "");
+  const word = service.crash_loop ? pill("crash loop", "bad") : pill(service.health);
+  return row(name, service.role, word, ago(service.since, now), String(service.restarts), service.unit);
+}
+
+function gpuCard(gpu) {
+  const bar = el("progress", { max: gpu.total, value: gpu.used, "aria-label": "memory used" });
+  return el("div", { class: "card" }, el("h3", {}, gpu.index + ": " + gpu.name),
+    el("div", { class: "big" }, gib(gpu.free) + " free"), bar, el("p", {}, gib(gpu.used) + " of " + gib(gpu.total) + " used"));
+}
+
+function changeRow(change, now) {
+  const what = change.kind + (change.target ? " to " + change.target : "") + " (" + change.slot + ")";
+  const end = change.finished === null ? now : change.finished;
+  const word = change.outcome === null ? pill(change.phase, "busy") : pill(change.outcome);
+  const text = el("td", { class: "text" }, change.message || "", change.cause ? el("small", {}, change.cause) : "");
+  return row(ago(change.created, now), what, word, span(end - change.created), text);
+}
+
+function show(status, changes) {
+  const now = status.time;
+  const failing = status.checks.filter((check) => !check.ok);
+  const services = status.services.map((service) => serviceRow(service, now));
+  $("version").textContent = status.daemon.version;
+  $("state").textContent = status.ready ? "ready" : "not ready";
+  $("state").className = "pill " + (status.ready ? "good" : "bad");
+  $("note").textContent = failing.map((c) => c.name + ": " + (c.detail || "failed")).concat(
+    status.config.valid ? [] : ["the configuration on disk is not valid; the one loaded before is in force"]).join("; ");
+  $("slots").replaceChildren(...(status.slots.length ? status.slots.map((slot) => slotCard(slot, now)) : [el("p", { class: "calm" }, "no slot is configured")]));
+  $("services").replaceChildren(...(services.length ? services : [nothing(6, "no service is configured")]));
+  $("gpus-section").hidden = status.gpus.gpus.length === 0;
+  $("gpus").replaceChildren(...status.gpus.gpus.map(gpuCard));
+  $("changes").replaceChildren(...(changes.length ? changes.map((change) => changeRow(change, now)) : [nothing(5, "none yet")]));
+  const resident = status.slots.map((slot) => slot.resident).filter(Boolean);
+  document.title = "agentd" + (resident.length ? ": " + resident.join(", ") : "");
+}
+
+async function read(path) {
+  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) });
+  if (!answer.ok) throw new Error(path + ": status " + answer.status);
+  return answer.json();
+}
+
+async function refresh() {
+  try {
+    const [status, history] = await Promise.all([read("/v1/status"), read("/v1/changes?limit=8")]);
+    show(status, history.changes);
+  } catch (error) {
+    $("state").textContent = "no answer";
+    $("state").className = "pill bad";
+    $("note").textContent = "what is shown is old: " + error.message;
+  }
+}
+
+let timer = 0;
+async function tick() {
+  window.clearTimeout(timer);
+  await refresh();
+  if (!document.hidden) timer = window.setTimeout(tick, PERIOD);
+}
+document.addEventListener("visibilitychange", () => { if (!document.hidden) tick(); });
+tick();

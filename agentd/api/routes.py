@@ -1,0 +1,105 @@
+"""The whole surface on one screen: path, who may, what it does. The description for machines is made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from agentd.api import handlers, handlers_actions, page
+from agentd.api.access import Access
+from agentd.api.operations import ConfigStatus, ModelStatus
+from agentd.types import Change, Event, GpuSnapshot, ServiceStatus, SlotStatus
+from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+PUBLIC, LOCAL, OWNER = Access.PUBLIC, Access.LOCAL, Access.OWNER
+JSON, TEXT, HTML, SSE = "application/json", "text/plain", "text/html", "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a success looks like; `field` names the one field of an object that holds (a list of) `schema`."""
+
+    schema: type | None = None
+    field: str = ""
+    many: bool = False
+    media: str = JSON
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str
+    access: Access
+    handler: Handler
+    summary: str
+    answer: Answer = Answer()
+    body: type | None = None
+    query: tuple[str, ...] = ()
+
+    @property
+    def stream(self) -> bool:
+        return self.answer.media == SSE
+
+
+ACCEPTED = Answer(Change, field="change", status=202)
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/", PUBLIC, page.page, "status page", Answer(media=HTML)),
+    Route("GET", "/livez", PUBLIC, handlers.livez, "is the process alive", Answer(media=TEXT), query=("verbose",)),
+    Route("GET", "/readyz", PUBLIC, handlers.readyz, "is it ready", Answer(media=TEXT), query=("verbose",)),
+    Route("GET", "/metrics", PUBLIC, handlers.metrics, "Prometheus metrics", Answer(media=TEXT)),
+    Route("GET", "/v1/status", PUBLIC, handlers.status, "everything at a glance"),
+    Route("GET", "/v1/services", PUBLIC, handlers.services, "services", Answer(ServiceStatus, "services", many=True)),
+    Route("GET", "/v1/services/{name}", PUBLIC, handlers.service, "one service", Answer(ServiceStatus)),
+    Route("GET", "/v1/models", PUBLIC, handlers.models, "models", Answer(ModelStatus, "models", many=True)),
+    Route("GET", "/v1/slots", PUBLIC, handlers.slots, "slots", Answer(SlotStatus, "slots", many=True)),
+    Route("GET", "/v1/gpus", PUBLIC, handlers.gpus, "GPU memory", Answer(GpuSnapshot)),
+    Route("GET", "/v1/findings", PUBLIC, handlers.findings, "findings"),
+    Route(
+        "GET",
+        "/v1/changes",
+        PUBLIC,
+        handlers.changes,
+        "last changes, newest first",
+        Answer(Change, "changes", many=True),
+        query=("limit",),
+    ),
+    Route("GET", "/v1/changes/{id}", PUBLIC, handlers.change, "one change", Answer(Change)),
+    Route(
+        "GET",
+        "/v1/changes/{id}/events",
+        PUBLIC,
+        handlers.change_events,
+        "progress: the whole change at every news of it, `event: done` at its end",
+        Answer(Change, media=SSE),
+    ),
+    Route(
+        "GET",
+        "/v1/events",
+        PUBLIC,
+        handlers.events,
+        "the history, oldest first; with follow=1 as a stream that goes on",
+        Answer(Event, "events", many=True),
+        query=("limit", "after", "follow"),
+    ),
+    Route("GET", "/v1/config", LOCAL, handlers.config, "the configuration in force"),
+    Route("GET", "/openapi.json", PUBLIC, handlers.openapi, "this description"),
+    Route("POST", "/v1/switch", OWNER, handlers_actions.switch, "make a model resident", ACCEPTED, SwitchRequest),
+    Route("POST", "/v1/unload", OWNER, handlers_actions.unload, "empty a slot", ACCEPTED, UnloadRequest),
+    Route("POST", "/v1/lease", OWNER, handlers_actions.lease, "lend a slot for a time", ACCEPTED, LeaseRequest),
+    Route("DELETE", "/v1/lease", OWNER, handlers_actions.end_lease, "end a lease", ACCEPTED, query=("slot",)),
+    Route("POST", "/v1/changes/{id}/cancel", OWNER, handlers_actions.cancel, "cancel a change", ACCEPTED),
+    Route(
+        "POST",
+        "/v1/services/{name}/{verb:start|stop|restart}",
+        OWNER,
+        handlers_actions.service_action,
+        "start, stop or restart a service's unit",
+        Answer(ServiceStatus),
+    ),
+    Route("POST", "/v1/reload", OWNER, handlers_actions.reload, "read the configuration again", Answer(ConfigStatus)),
+)

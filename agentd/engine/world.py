@@ -1,0 +1,66 @@
+"""The last snapshot: immutable pieces that managers replace and everybody else only reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agentd.engine.broadcast import Broadcast
+from agentd.ports import Clock
+from agentd.types import GpuSnapshot, ServiceStatus, SlotStatus
+
+
+class World:
+    """Written in the loop by the managers; `age` says how old each source is."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._services: dict[str, ServiceStatus] = {}
+        self._slots: dict[str, SlotStatus] = {}
+        self._observed: dict[str, float] = {}
+        self.gpus = GpuSnapshot()
+        self.service_news: Broadcast[ServiceStatus] = Broadcast()
+        self._listeners: list[Callable[[ServiceStatus], None]] = []
+
+    @property
+    def services(self) -> tuple[ServiceStatus, ...]:
+        return tuple(self._services.values())
+
+    @property
+    def slots(self) -> tuple[SlotStatus, ...]:
+        return tuple(self._slots.values())
+
+    def service(self, name: str) -> ServiceStatus | None:
+        return self._services.get(name)
+
+    def slot(self, name: str) -> SlotStatus | None:
+        return self._slots.get(name)
+
+    def put_service(self, status: ServiceStatus) -> None:
+        self._services[status.name] = status
+        self.service_news.publish(status)
+        for listener in self._listeners:
+            listener(status)
+
+    def on_service(self, listener: Callable[[ServiceStatus], None]) -> None:
+        """`listener(status)` at every change of a service; runs in the loop and must not block."""
+        self._listeners.append(listener)
+
+    def put_slot(self, status: SlotStatus) -> None:
+        self._slots[status.name] = status
+
+    def put_gpus(self, snapshot: GpuSnapshot) -> None:
+        self.gpus = snapshot
+        self.seen("gpus")
+
+    def keep(self, services: set[str], slots: set[str]) -> None:
+        """Forget what the configuration no longer names."""
+        self._services = {n: s for n, s in self._services.items() if n in services}
+        self._slots = {n: s for n, s in self._slots.items() if n in slots}
+
+    def seen(self, source: str) -> None:
+        self._observed[source] = self._clock.monotonic()
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each source was last read in full."""
+        now = self._clock.monotonic()
+        return {source: now - then for source, then in self._observed.items()}

@@ -1,0 +1,140 @@
+"""What the phases of a switch work with: the slot's models, the ports, and the change under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from agentd.core.schema import Model, Slot
+from agentd.engine.runner import Run
+from agentd.ports import Clock, Files, Gpus, JournalReader, Kernel, Prober, UnitControl
+from agentd.types import JobResult, UnitState
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnit:
+    """A model of the slot: its name in our configuration, its unit, where it answers."""
+
+    name: str
+    unit: str
+    url: str
+    spec: Model
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or "127.0.0.1"
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Another user of the GPU whose models can be unloaded by its API (Ollama)."""
+
+    unit: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The outside world, as one argument."""
+
+    control: UnitControl
+    kernel: Kernel
+    gpus: Gpus
+    prober: Prober
+    journal: JournalReader
+    files: Files
+    clock: Clock
+
+
+@dataclass(slots=True)
+class SlotContext:
+    """Replaced as a whole when the configuration changes; never mutated by a phase."""
+
+    name: str
+    slot: Slot
+    models: Mapping[str, ModelUnit]
+    runtimes: Mapping[str, Runtime]
+    """By service name: what `slot.evict` names."""
+    ports: Ports
+    wakes: Wakes
+
+    async def briefs(self) -> Mapping[str, UnitState]:
+        """Model name -> what systemd says of its unit now (load, active, sub only)."""
+        by_unit = await self.ports.control.list([m.unit for m in self.models.values()])
+        return {name: by_unit.get(m.unit, UnitState(m.unit)) for name, m in self.models.items()}
+
+    async def up(self) -> tuple[str, ...]:
+        """Names of the models whose units are up or on their way, in the order of the configuration."""
+        states = await self.briefs()
+        return tuple(name for name in self.models if states[name].active_state.up)
+
+
+class Wakes:
+    """Lets a phase await "something changed about this unit" instead of polling."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, set[asyncio.Event]] = {}
+
+    def wake(self, unit: str | None) -> None:
+        for name, events in self._events.items():
+            if unit is None or unit == name:
+                for event in events:
+                    event.set()
+
+    def register(self, unit: str) -> asyncio.Event:
+        event = asyncio.Event()
+        self._events.setdefault(unit, set()).add(event)
+        return event
+
+    def unregister(self, unit: str, event: asyncio.Event) -> None:
+        self._events.get(unit, set()).discard(event)
+
+
+@dataclass(slots=True)
+class SwitchRun(Run):
+    """A run with what the phases learn on the way."""
+
+    target: ModelUnit | None = None
+    previous: ModelUnit | None = None
+    drain: float = 30.0
+    on_busy: str = "abort"
+    force: bool = False
+    rollback: bool = True
+    lent: bool = False
+    gated: bool = False
+    """/pause was sent to the previous model and must be undone when it stays."""
+    previous_pids: frozenset[int] = frozenset()
+    previous_cgroup: str = ""
+    target_pid: int = 0
+    target_cgroup: str = ""
+    target_pids: frozenset[int] = frozenset()
+    start_job: asyncio.Task[JobResult] | None = None
+    adopted: str = ""
+    started_units: list[str] = field(default_factory=list)
+
+
+async def wait_any(wake: asyncio.Event, seconds: float) -> None:
+    """Until the event or the time, whichever is first; the event is cleared."""
+    try:
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+    except TimeoutError:
+        pass
+    wake.clear()
+
+
+async def poll_until(
+    condition: Callable[[], Awaitable[bool]], wake: asyncio.Event, *, first: float = 0.005, most: float = 0.25
+) -> None:
+    """Ask again after a wake or a growing pause, until the condition holds; the caller sets the deadline."""
+    pause = first
+    while not await condition():
+        await wait_any(wake, pause)
+        pause = min(most, pause * 1.5)

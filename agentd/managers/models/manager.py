@@ -1,0 +1,267 @@
+"""All slots together: requests find their slot, reality is compared with it, leases end, defaults begin."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Coroutine
+
+from agentd.core.schema import Settings
+from agentd.core.switch import FORWARD, State
+from agentd.engine.changes import ChangeBook
+from agentd.engine.events import EventLog
+from agentd.engine.world import World
+from agentd.errors import AgentdError
+from agentd.managers.models.adoption import look
+from agentd.managers.models.context import ModelUnit, Ports, Runtime, SlotContext, Wakes
+from agentd.managers.models.memory import Ask
+from agentd.managers.models.precheck import checks, cooldown_refusal
+from agentd.managers.models.recovery import recover
+from agentd.managers.models.slot import SlotOwner
+from agentd.ports import Store
+from agentd.types import Change
+from agentd.wire import LeaseRequest, PrecheckItem, SwitchPlan, SwitchRequest, UnloadRequest
+
+
+class ModelsManager:
+    name = "models"
+
+    def __init__(self, ports: Ports, store: Store, events: EventLog, changes: ChangeBook, world: World) -> None:
+        self._ports = ports
+        self._store = store
+        self._events = events
+        self._changes = changes
+        self._world = world
+        self._wakes = Wakes()
+        self._owners: dict[str, SlotOwner] = {}
+        self._lease_timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    async def start(self, settings: Settings) -> None:
+        """Build the slots, finish what a crash cut off, adopt what runs, and only then begin a default."""
+        await self.apply(settings)
+        cut_off = {c.slot: c for c in await self._store.open_changes()}
+        for owner in self._owners.values():
+            change = cut_off.pop(owner.ctx.name, None)
+            if change is not None:
+                await self._recover(owner, change)
+            if not owner.busy:
+                await look(owner, self._events)
+            self._arm_lease(owner)
+            self._begin_default(owner)
+        for change in cut_off.values():
+            text = f"{change.kind} was cut off; slot {change.slot} is not in the configuration any more"
+            await self._end(dataclasses.replace(change, message=text))
+
+    async def apply(self, settings: Settings) -> None:
+        contexts = {name: _context(settings, name, self._ports, self._wakes) for name in settings.slots}
+        for name, ctx in contexts.items():
+            owner = self._owners.get(name)
+            if owner is not None:
+                owner.replace(ctx)
+                continue
+            owner = SlotOwner(ctx, self._store, self._events, self._note, self._world.put_slot)
+            owner.record = await self._store.slot(name)
+            self._owners[name] = owner
+            owner.publish()
+        for name in [n for n in self._owners if n not in contexts]:
+            await self._owners.pop(name).close()
+
+    async def close(self) -> None:
+        for timer in self._lease_timers.values():
+            timer.cancel()
+        for owner in self._owners.values():
+            await owner.close()
+
+    def unit_changed(self, unit: str | None) -> None:
+        """A signal or a pidfd spoke about the unit (None: about any); wakes the phases that wait for it."""
+        self._wakes.wake(unit)
+
+    async def ensure(self) -> None:
+        for owner in self._owners.values():
+            await look(owner, self._events)
+            self._arm_lease(owner)
+        self._world.seen("slots")
+
+    # -- requests ---------------------------------------------------------------------------------------------
+
+    def switch(self, request: SwitchRequest) -> tuple[Change, bool]:
+        """The change and whether it was joined. Raises AgentdError, ConflictError."""
+        owner = self._owner_of(request.target)
+        ask = Ask(
+            "switch", request.target, request.drain, request.on_busy, request.force, request.rollback,
+            origin=request.origin,
+        )  # fmt: skip
+        return self._ask(owner, ask)
+
+    async def plan(self, request: SwitchRequest) -> SwitchPlan:
+        """What a switch would check and do; nothing is changed."""
+        owner = self._owner_of(request.target)
+        ctx = owner.ctx
+        target = ctx.models[request.target]
+        previous = ctx.models[owner.resident] if owner.resident is not None else None
+        same = previous is not None and previous.name == target.name
+        items = await checks(ctx, target)
+        ends = {m: end for m, (_, end) in (owner.record.cooldowns or {}).items()}
+        refusal = "" if request.force else cooldown_refusal(target.name, ends, self._ports.clock.time())
+        if refusal:
+            items = (*items, PrecheckItem("cooldown", False, refusal))
+        if owner.run is not None:
+            items = (*items, PrecheckItem("slot", False, f"{owner.run.change.id} is running in slot {ctx.name}"))
+        return SwitchPlan(
+            slot=ctx.name, target=target.name, previous=owner.resident, ok=all(i.ok for i in items), checks=items,
+            steps=() if same else tuple(s.value for s in FORWARD),
+            estimate_seconds=self._changes.estimate(owner.resident, target.name),
+        )  # fmt: skip
+
+    def unload(self, request: UnloadRequest) -> tuple[Change, bool]:
+        owner = self._owner(request.slot)
+        return self._ask(owner, Ask("unload", None, request.drain, request.on_busy))
+
+    def stop(self, model: str) -> Change:
+        """Empty the slot if this model is resident. Raises AgentdError("not-resident") otherwise."""
+        owner = self._owner_of(model)
+        if owner.run is None and owner.resident != model:
+            raise AgentdError("not-resident", f"{model} is not resident in slot {owner.ctx.name}")
+        return self._ask(owner, Ask("unload", None))[0]
+
+    def lease(self, request: LeaseRequest) -> tuple[Change, bool]:
+        owner = self._owner(request.slot)
+        return self._ask(owner, Ask("lease", None, request.drain, request.on_busy, lease=request.seconds))
+
+    def end_lease(self, slot: str) -> Change | None:
+        """Give the slot back now; the change that restores the model, or None when there is none to restore."""
+        owner = self._owner(slot)
+        if owner.state is not State.LEASED or owner.busy:
+            raise AgentdError("no-lease", f"slot {owner.ctx.name} is not leased")
+        return self._end_lease(owner)
+
+    def cancel(self, change_id: str) -> Change:
+        for owner in self._owners.values():
+            if owner.run is not None and owner.run.change.id == change_id:
+                return owner.cancel(change_id)
+        change = self._changes.find(change_id)
+        raise AgentdError("no-change", f"cannot cancel {change.id}: it has ended ({change.outcome})")
+
+    async def restart(self, model: str) -> None:
+        """Restart the resident model's unit in place. Raises when the slot is busy or another model is resident."""
+        owner = self._owner_of(model)
+        if owner.run is not None:
+            raise AgentdError("conflict", f"slot {owner.ctx.name} is busy with {owner.run.change.id}")
+        if owner.resident != model:
+            hint = f"make it so with: agentctl switch-model {model}"
+            raise AgentdError("not-resident", f"{model} is not resident", hint=hint)
+        await self._ports.control.restart(owner.ctx.models[model].unit)
+
+    def revive(self, model: str) -> bool:
+        """Bring back a model that systemd has given up, if it is still the one that is wanted."""
+        owner = self._owner_of(model)
+        if owner.busy or owner.resident is not None or owner.record.desired != model or owner.state is State.WEDGED:
+            return False
+        self._ask(owner, Ask("switch", model, force=True, origin="recovery"))
+        return True
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _ask(self, owner: SlotOwner, ask: Ask) -> tuple[Change, bool]:
+        change, joined = owner.request(ask)
+        if change.finished is not None:
+            self._changes.note(change)
+        elif not joined:
+            self._note(change)
+        return change, joined
+
+    def _note(self, change: Change) -> None:
+        self._changes.note(change)
+
+    def _owner(self, slot: str) -> SlotOwner:
+        if not slot and len(self._owners) == 1:
+            return next(iter(self._owners.values()))
+        if slot in self._owners:
+            return self._owners[slot]
+        known = ", ".join(self._owners) or "none is configured"
+        raise AgentdError("slot-not-found", f"there is no slot {slot!r}; slots: {known}")
+
+    def _owner_of(self, model: str) -> SlotOwner:
+        for owner in self._owners.values():
+            if model in owner.ctx.models:
+                return owner
+        known = ", ".join(m for o in self._owners.values() for m in o.ctx.models) or "none is configured"
+        raise AgentdError("model-not-found", f"there is no model {model!r}; models: {known}")
+
+    async def _recover(self, owner: SlotOwner, change: Change) -> None:
+        ended = await recover(owner, change)
+        if ended is not None:
+            await self._end(ended)
+        else:
+            text = f"{change.kind} was cut off and is undone"
+            self._events.emit("change.recovering", change.slot, text, change=change.id)
+
+    async def _end(self, change: Change) -> None:
+        if change.finished is None:
+            change = dataclasses.replace(change, finished=self._ports.clock.time(), phase="idle")
+        await self._store.save_change(change)
+        self._changes.note(change)
+        self._events.emit("change.recovered", change.slot, change.message, change=change.id)
+
+    def _begin_default(self, owner: SlotOwner) -> None:
+        """An empty slot gets its default at start, unless it was emptied on purpose or is lent out."""
+        record, default = owner.record, owner.ctx.slot.default
+        if owner.busy or owner.resident is not None or owner.state is State.LEASED or not default:
+            return
+        if record.decided and record.desired is None:
+            return
+        self._ask(owner, Ask("switch", default, origin="default"))
+
+    def _arm_lease(self, owner: SlotOwner) -> None:
+        """One timer per lease; after a restart of agentd the lease goes on or, when past, ends now."""
+        name, until = owner.ctx.name, owner.record.lease_until
+        if until is None or owner.busy:
+            return
+        if owner.resident is None and owner.state in (State.IDLE, State.DEGRADED):
+            owner.state = State.LEASED
+            owner.publish()
+        old = self._lease_timers.pop(name, None)
+        if old is not None:
+            old.cancel()
+        delay = max(0.0, until - self._ports.clock.time())
+        self._lease_timers[name] = asyncio.get_running_loop().call_later(delay, self._lease_over, name)
+
+    def _lease_over(self, name: str) -> None:
+        owner = self._owners.get(name)
+        if owner is None or owner.busy or owner.record.lease_until is None:
+            return
+        if owner.record.lease_until > self._ports.clock.time() + 0.5:
+            self._arm_lease(owner)  # Extended, or the wall clock was set back.
+            return
+        self._end_lease(owner)
+
+    def _end_lease(self, owner: SlotOwner) -> Change | None:
+        restore = owner.record.lease_restore
+        self._events.emit("lease.ended", owner.ctx.name, f"the lease of slot {owner.ctx.name} is over", restore=restore)
+        if restore is None or restore not in owner.ctx.models:
+            owner.state = State.IDLE
+            record = dataclasses.replace(owner.record, lease_until=None, lease_restore=None)
+            self._later(owner.save(record))
+            owner.publish()
+            return None
+        return self._ask(owner, Ask("switch", restore, origin="lease-end"))[0]
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _context(settings: Settings, name: str, ports: Ports, wakes: Wakes) -> SlotContext:
+    models: dict[str, ModelUnit] = {}
+    for model in settings.models(name):
+        service = settings.services[model]
+        assert service.model is not None
+        models[model] = ModelUnit(model, service.unit, service.url, service.model)
+    slot = settings.slots[name]
+    found = {n: settings.services[n] for n in slot.evict if n in settings.services}
+    runtimes = {n: Runtime(service.unit, service.url) for n, service in found.items()}
+    return SlotContext(name, slot, models, runtimes, ports, wakes)

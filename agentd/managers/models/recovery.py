@@ -1,0 +1,80 @@
+"""After a crash of agentd: read reality first, keep what is healthy, undo what was half done."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from agentd.core.switch import UNTOUCHED, Signal, State
+from agentd.errors import AgentdError
+from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
+from agentd.managers.models.endpoint import Endpoint
+from agentd.managers.models.memory import Ask
+from agentd.managers.models.slot import SlotOwner
+from agentd.types import ActiveState, Change, Outcome
+
+CANARY_SECONDS = 15.0
+
+
+async def recover(owner: SlotOwner, change: Change) -> Change | None:
+    """Finish a change that was cut off. Returns it when reality already settles it, None when the way back is driven.
+
+    The way back starts in CLEANUP as a run of the same change, so that its history stays in one place.
+    """
+    ctx = owner.ctx
+    target = ctx.models.get(change.target) if change.target else None
+    previous = ctx.models.get(change.previous) if change.previous else None
+    phase = State(change.phase) if change.phase in State._value2member_map_ else State.CLEANUP
+    run = SwitchRun(
+        change=change,
+        before=State.ACTIVE if previous is not None else State.IDLE,
+        state=phase,
+        path=[(State.PRECHECK, Signal.PASS)],
+        target=target,
+        previous=previous,
+        gated=previous is not None,
+        cause="agentd was cut off in this change",
+    )
+    serving = await _serving(ctx)
+    if phase in UNTOUCHED:
+        return _settled(owner, run, serving, "nothing was stopped")
+    if target is not None and serving == target.name and await _healthy(ctx, target):
+        return _settled(owner, run, serving, f"{serving} was found serving and is kept")
+    if previous is not None and serving == previous.name and await _healthy(ctx, previous):
+        return _settled(owner, run, serving, f"{serving} was found serving and is kept")
+    run.path.append((phase, Signal.CRASH))
+    run.state = State.CLEANUP
+    owner.launch(run, Ask(change.kind, change.target, origin="recovery"))
+    return None
+
+
+async def _serving(ctx: SlotContext) -> str | None:
+    states = await ctx.briefs()
+    found = [n for n in ctx.models if states[n].active_state in (ActiveState.ACTIVE, ActiveState.ACTIVATING)]
+    return found[0] if len(found) == 1 else None
+
+
+async def _healthy(ctx: SlotContext, model: ModelUnit) -> bool:
+    """Healthy means a token, not a port: a model that only loads is not worth keeping over the one before."""
+    endpoint = Endpoint(ctx.ports, model)
+    try:
+        if not await endpoint.healthy() or model.spec.served_name not in await endpoint.served_names():
+            return False
+        if model.spec.verify:
+            await endpoint.canary(CANARY_SECONDS)
+    except AgentdError:
+        return False
+    return True
+
+
+def _settled(owner: SlotOwner, run: SwitchRun, serving: str | None, how: str) -> Change:
+    owner.resident = serving
+    owner.state = State.ACTIVE if serving is not None else State.IDLE
+    return dataclasses.replace(
+        run.change,
+        finished=owner.ctx.ports.clock.time(),
+        phase=owner.state.value,
+        outcome=Outcome.RECOVERED,
+        exit_code=0,
+        cause=run.cause,
+        message=f"{run.change.kind} was cut off by an end of agentd; {how}",
+    )

@@ -1,0 +1,163 @@
+"""DRAIN and RELEASE: let requests finish, then stop the unit and prove that nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from agentd.core.switch import Signal
+from agentd.engine.runner import Step
+from agentd.errors import AgentdError
+from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun, poll_until
+from agentd.managers.models.endpoint import Busy, Endpoint
+from agentd.ports import UnitControl
+from agentd.types import JobResult
+
+BUSY_POLL = 0.25
+"""Seconds between two looks at the request counts; after traffic was seen, zero must be seen twice."""
+KILL_AFTER = 5.0
+"""Seconds that processes get to vanish once systemd has called the unit stopped."""
+
+
+async def drain(ctx: SlotContext, run: SwitchRun) -> Step:
+    """PASS when no request is in flight or the policy says to abort them; REFUSE when it says to wait."""
+    if run.previous is None:
+        return Step(Signal.PASS, "nothing resident")
+    if run.drain <= 0:
+        return Step(Signal.PASS, "not waiting for requests in flight")
+    endpoint = Endpoint(ctx.ports, run.previous)
+    # Counted before the gate closes: where nothing runs there is nothing to gate, and no request to turn away.
+    busy = await endpoint.busy()
+    if busy.requests == 0:
+        return Step(Signal.PASS, busy.reason or "no request in flight")
+    gate = asyncio.ensure_future(endpoint.pause(run.drain))
+    run.gated = True
+    try:
+        async with asyncio.timeout(run.drain):
+            await _until_quiet(endpoint)
+        return Step(Signal.PASS, "requests in flight have finished")
+    except TimeoutError:
+        left = await endpoint.busy()
+        return _undrained(run, left)
+    finally:
+        gate.cancel()
+        await asyncio.wait({gate}, timeout=1.0)
+
+
+async def _until_quiet(endpoint: Endpoint) -> None:
+    zeros = 0
+    while zeros < 2:
+        await asyncio.sleep(BUSY_POLL)
+        busy = await endpoint.busy()
+        zeros = zeros + 1 if busy.requests == 0 else 0
+
+
+def _undrained(run: SwitchRun, left: Busy) -> Step:
+    assert run.previous is not None
+    what = (
+        f"{left.requests} requests" if left.requests is not None else f"an unknown number of requests ({left.reason})"
+    )
+    text = f"{what} still in flight on {run.previous.name} after {run.drain:g} s"
+    if run.on_busy == "refuse":
+        return Step(Signal.REFUSE, cause=f"{text}; nothing was stopped")
+    return Step(Signal.PASS, f"{text}; they are aborted")
+
+
+async def ungate(ctx: SlotContext, run: SwitchRun) -> None:
+    """Open the gate of a model that stays after all."""
+    if not run.gated or run.previous is None:
+        return
+    run.gated = False
+    try:
+        await Endpoint(ctx.ports, run.previous).resume()
+    except AgentdError:
+        return  # It is gone or never had a gate; either way nothing is held back.
+
+
+async def release(ctx: SlotContext, run: SwitchRun) -> Step:
+    """PASS when the previous model's unit is inactive, its cgroup empty and its port closed; STUCK when never."""
+    if run.previous is None:
+        return Step(Signal.PASS, "nothing to stop")
+    forced = await stop_unit(ctx, run.previous, run.previous_cgroup)
+    return Step(Signal.PASS, forced or f"{run.previous.unit} is stopped")
+
+
+async def stop_unit(ctx: SlotContext, model: ModelUnit, cgroup: str) -> str:
+    """Stop through systemd and see it gone. Returns what had to be forced, "" when nothing.
+
+    Raises AgentdError("stuck") when processes survive SIGKILL.
+    """
+    forced = await _stop_job(ctx, model)
+    left = await _await_empty(ctx, model, cgroup)
+    if left:
+        count = ctx.ports.kernel.kill_cgroup(cgroup)
+        forced = f"{count} orphaned process{'es' if count != 1 else ''} of {model.unit} killed"
+        if await _await_empty(ctx, model, cgroup):
+            pids = ", ".join(map(str, sorted(ctx.ports.kernel.cgroup_pids(cgroup))))
+            raise AgentdError("stuck", f"processes of {model.unit} survive SIGKILL: {pids}")
+    return forced
+
+
+async def _stop_job(ctx: SlotContext, model: ModelUnit) -> str:
+    """The stop job; past its time the whole cgroup is killed. A lost bus is waited for by the caller's deadline."""
+    control = ctx.ports.control
+    deadline = asyncio.get_running_loop().time() + model.spec.stop_timeout
+    try:
+        result = await _wait_stop(control, model.unit, deadline)
+        if result is JobResult.DONE:
+            return ""
+    except AgentdError as error:
+        if error.kind != "job-timeout":
+            raise
+    if not (await control.list([model.unit]))[model.unit].active_state.up:
+        return ""
+    await control.kill(model.unit, signal.SIGKILL)
+    wake = ctx.wakes.register(model.unit)
+    try:
+        async with asyncio.timeout(KILL_AFTER):
+            await poll_until(lambda: _down(control, model.unit), wake)
+    except TimeoutError as error:
+        raise AgentdError("stuck", f"{model.unit} does not stop, not even by SIGKILL") from error
+    finally:
+        ctx.wakes.unregister(model.unit, wake)
+    return f"{model.unit} did not stop within {model.spec.stop_timeout:g} s and was killed"
+
+
+async def _wait_stop(control: UnitControl, unit: str, deadline: float) -> JobResult:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            job = await control.stop(unit)
+            result = await job.wait(max(0.1, deadline - loop.time()))
+        except AgentdError as error:
+            if error.kind not in ("bus-down", "bus-timeout") or loop.time() >= deadline:
+                raise
+            result = JobResult.LOST
+        if result is not JobResult.LOST or loop.time() >= deadline:
+            return result
+        await asyncio.sleep(0.05)  # The bus reconnects by itself; a stop job may be asked for twice.
+
+
+async def _down(control: UnitControl, unit: str) -> bool:
+    states = await control.list([unit])
+    return unit not in states or not states[unit].active_state.up
+
+
+async def _await_empty(ctx: SlotContext, model: ModelUnit, cgroup: str) -> bool:
+    """True when processes are left in the cgroup after the grace."""
+    kernel = ctx.ports.kernel
+    if not cgroup or not kernel.cgroup_pids(cgroup):
+        return False
+
+    async def empty() -> bool:
+        return not kernel.cgroup_pids(cgroup)
+
+    wake = ctx.wakes.register(model.unit)
+    try:
+        async with asyncio.timeout(KILL_AFTER):
+            await poll_until(empty, wake)
+    except TimeoutError:
+        return True
+    finally:
+        ctx.wakes.unregister(model.unit, wake)
+    return False

@@ -1,0 +1,125 @@
+"""EVICT and WAIT_VRAM: other users of the GPU asked to leave, and free memory that is enough and stable."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from agentd.core.quantities import format_bytes
+from agentd.core.switch import Signal
+from agentd.engine.runner import Step
+from agentd.errors import AgentdError
+from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
+from agentd.types import GpuSnapshot
+
+POLL = 0.1
+"""Seconds between two looks at NVML; its own figures move no faster."""
+STABLE_BYTES = 64 * 1024**2
+"""Free memory that moves less than this counts as stable; vLLM's profiling asserts otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds memory on a GPU; `owner` is a unit where there is one, else the program's name."""
+
+    gpu: int
+    pid: int
+    owner: str
+    used: int
+
+
+def holders(ctx: SlotContext, snapshot: GpuSnapshot) -> tuple[Holder, ...]:
+    kernel = ctx.ports.kernel
+    return tuple(
+        Holder(p.gpu, p.pid, kernel.unit_of(p.pid) or kernel.comm(p.pid) or "a process that is gone", p.used)
+        for p in snapshot.processes
+        if p.gpu in ctx.slot.gpus
+    )
+
+
+def foreign_memory(ctx: SlotContext, snapshot: GpuSnapshot) -> tuple[Holder, ...]:
+    """Holders that the switch will not move: neither the slot's models nor what it evicts."""
+    movable = {m.unit for m in ctx.models.values()} | {r.unit for r in ctx.runtimes.values()}
+    return tuple(h for h in holders(ctx, snapshot) if h.owner not in movable)
+
+
+async def evict(ctx: SlotContext, _run: SwitchRun) -> Step:
+    """Ask each runtime of `slot.evict` to unload, and wait until it lists nothing."""
+    if not ctx.runtimes:
+        return Step(Signal.PASS, "nothing to evict")
+    told: list[str] = []
+    for name, runtime in ctx.runtimes.items():
+        url = runtime.url.rstrip("/")
+        try:
+            loaded = await _loaded(ctx, url)
+            for model in loaded:
+                body = {"model": model, "keep_alive": 0}
+                await ctx.ports.prober.http(f"{url}/api/generate", timeout=10.0, method="POST", json=body)
+            if loaded:
+                told.append(f"{name}: {', '.join(loaded)}")
+                await _until_empty(ctx, url)
+        except AgentdError as error:
+            if error.kind == "probe-failed":
+                continue  # Not running, so it holds nothing; WAIT_VRAM would see it otherwise.
+            return Step(Signal.FAIL, cause=f"cannot unload the models of {name}: {error.message}")
+    return Step(Signal.PASS, f"evicted {'; '.join(told)}" if told else "nothing loaded elsewhere")
+
+
+async def _loaded(ctx: SlotContext, url: str) -> tuple[str, ...]:
+    answer = await ctx.ports.prober.http(f"{url}/api/ps", timeout=5.0)
+    try:
+        return tuple(str(m["name"]) for m in json.loads(answer.body)["models"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise AgentdError("probe-invalid", f"{url}/api/ps answered something that is not a model list") from error
+
+
+async def _until_empty(ctx: SlotContext, url: str) -> None:
+    """Unloading is answered at once and done later: the runner leaves when its last request has ended."""
+    while await _loaded(ctx, url):
+        await ctx.ports.clock.sleep(POLL)
+
+
+async def wait_vram(ctx: SlotContext, model: ModelUnit | None, gone: frozenset[int]) -> Step:
+    """PASS once none of `gone` holds memory and enough for `model` is free and stable; FAIL names the holders."""
+    if ctx.slot.vram_probe == "none":
+        return Step(Signal.PASS, "GPU memory is not measured here")
+    started = ctx.ports.clock.monotonic()
+    stable_since, reference = started, -1
+    reason = ""
+    while True:
+        snapshot = await ctx.ports.gpus.read()
+        now = ctx.ports.clock.monotonic()
+        if snapshot.source == "none":
+            return Step(Signal.PASS, "GPU memory is not measured here")
+        free = sum(g.free for g in snapshot.gpus if g.index in ctx.slot.gpus)
+        if reference < 0 or abs(free - reference) > STABLE_BYTES:
+            reference, stable_since = free, now
+        reason = _shortage(ctx, snapshot, model, gone)
+        if not reason and now - stable_since >= ctx.slot.vram_stable:
+            return Step(Signal.PASS, f"{format_bytes(free)} free after {now - started:.1f} s")
+        if now - started >= ctx.slot.vram_timeout:
+            why = reason or f"free GPU memory kept changing for {now - started:.0f} s"
+            return Step(Signal.FAIL, cause=why + _named(ctx, snapshot))
+        await asyncio.sleep(POLL)
+
+
+def _shortage(ctx: SlotContext, snapshot: GpuSnapshot, model: ModelUnit | None, gone: frozenset[int]) -> str:
+    if snapshot.error:
+        return f"GPU memory cannot be read: {snapshot.error}"
+    left = sorted(p.pid for p in snapshot.processes if p.pid in gone)
+    if left:
+        return f"processes of the released model still hold GPU memory: {', '.join(map(str, left))}"
+    if model is None or not model.spec.vram:
+        return ""
+    need = model.spec.vram + ctx.slot.vram_margin
+    for gpu in snapshot.gpus:
+        wanted = min(need, gpu.total)
+        if gpu.index in ctx.slot.gpus and gpu.free < wanted:
+            return f"GPU {gpu.index} has {format_bytes(gpu.free)} free, {model.name} needs {format_bytes(wanted)}"
+    return ""
+
+
+def _named(ctx: SlotContext, snapshot: GpuSnapshot) -> str:
+    found = [f"{h.owner} (pid {h.pid}, {format_bytes(h.used)})" for h in holders(ctx, snapshot)]
+    return f"; held by {', '.join(found)}" if found else "; no process admits to holding it"

@@ -1,0 +1,60 @@
+"""Crash loops, OOM kills and start limits of one service: seen, told, and backed off by policy. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from agentd.core.backoff import backoff_seconds
+from agentd.core.schema import Daemon, Recovery
+from agentd.types import ActiveState, UnitState
+
+
+@dataclass(slots=True)
+class FailureRecord:
+    """What the last minutes of a service looked like."""
+
+    restarts_seen: int = 0
+    restart_times: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+    crash_loop: bool = False
+    attempts: int = 0
+    """Recoveries by us since it was last healthy."""
+    told: str = ""
+    """The failure that was told already, so that it is told once."""
+
+    def note_restarts(self, state: UnitState, now: float, daemon: Daemon) -> bool:
+        """Count systemd's automatic restarts; True when this makes it a crash loop."""
+        new = state.restarts - self.restarts_seen
+        self.restarts_seen = state.restarts
+        if new > 0:
+            self.restart_times.extend([now] * min(new, 64))
+        while self.restart_times and now - self.restart_times[0] > daemon.crash_loop_window:
+            self.restart_times.popleft()
+        before = self.crash_loop
+        self.crash_loop = len(self.restart_times) >= daemon.crash_loop_restarts
+        return self.crash_loop and not before
+
+    def news(self, state: UnitState) -> str:
+        """The kind of event that this state is, "" when it was told or is none."""
+        kind = ""
+        if state.result == "oom-kill":
+            kind = "service.oom-killed"
+        elif state.result == "start-limit-hit":
+            kind = "service.start-limit"
+        elif state.active_state is ActiveState.FAILED:
+            kind = "service.failed"
+        mark = f"{kind}:{state.invocation_id}" if kind else ""
+        if mark == self.told:
+            return ""
+        self.told = mark
+        return kind
+
+    def next_recovery(self, policy: Recovery, jitter: float) -> float | None:
+        """Seconds until we reset and start the unit that systemd has given up; None when we do not."""
+        if policy.policy == "none" or self.attempts >= policy.attempts:
+            return None
+        self.attempts += 1
+        return backoff_seconds(self.attempts, base=policy.base, cap=policy.max, jitter=jitter)
+
+    def healthy(self) -> None:
+        self.attempts = 0

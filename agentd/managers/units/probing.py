@@ -1,0 +1,113 @@
+"""Runs the probes of one service: startup first, then readiness and liveness side by side while the unit is up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from agentd.core.checks import Tracker
+from agentd.core.schema import Probe, Service
+from agentd.errors import AgentdError
+from agentd.ports import Clock, Prober
+from agentd.types import ProbeKind, ProbeStatus
+
+
+class Probing:
+    """`on_news(kind)` is called when a verdict changed. `restart` begins anew after the unit's main process changed."""
+
+    def __init__(
+        self,
+        service: Service,
+        probes: Mapping[ProbeKind, Probe],
+        prober: Prober,
+        clock: Clock,
+        on_news: Callable[[ProbeKind], None],
+    ) -> None:
+        self._service = service
+        self._probes = probes
+        self._prober = prober
+        self._clock = clock
+        self._on_news = on_news
+        self._trackers = {kind: Tracker(kind, probe) for kind, probe in probes.items()}
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def statuses(self) -> tuple[ProbeStatus, ...]:
+        return tuple(t.status for t in self._trackers.values())
+
+    def status(self, kind: ProbeKind) -> ProbeStatus | None:
+        tracker = self._trackers.get(kind)
+        return tracker.status if tracker is not None else None
+
+    def restart(self) -> None:
+        """Forget all verdicts and begin with the startup probe."""
+        self.stop()
+        self._trackers = {kind: Tracker(kind, probe) for kind, probe in self._probes.items()}
+        if self._probes:
+            self._task = asyncio.ensure_future(self._run())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _run(self) -> None:
+        if ProbeKind.STARTUP in self._probes:
+            await self._until_started()
+        rest = [kind for kind in self._probes if kind is not ProbeKind.STARTUP]
+        async with asyncio.TaskGroup() as group:
+            for kind in rest:
+                twin = self._twin(kind)
+                if twin is None:
+                    group.create_task(self._repeat(kind))
+
+    def _twin(self, kind: ProbeKind) -> ProbeKind | None:
+        """Readiness that asks exactly what liveness asks is answered by the same request."""
+        if kind is not ProbeKind.READINESS or ProbeKind.LIVENESS not in self._probes:
+            return None
+        return ProbeKind.LIVENESS if self._probes[kind] == self._probes[ProbeKind.LIVENESS] else None
+
+    async def _until_started(self) -> None:
+        probe = self._probes[ProbeKind.STARTUP]
+        await self._clock.sleep(probe.initial_delay)
+        while not await self._once((ProbeKind.STARTUP,)):
+            await self._clock.sleep(probe.period)
+
+    async def _repeat(self, kind: ProbeKind) -> None:
+        probe = self._probes[kind]
+        kinds = [kind, *(k for k in self._probes if self._twin(k) is kind)]
+        await self._clock.sleep(probe.initial_delay)
+        while True:
+            await self._once(tuple(kinds))
+            await self._clock.sleep(probe.period)
+
+    async def _once(self, kinds: tuple[ProbeKind, ...]) -> bool:
+        """One look; True when it succeeded."""
+        begun = self._clock.monotonic()
+        error = ""
+        try:
+            await check(self._prober, self._service, self._probes[kinds[0]])
+        except AgentdError as failure:
+            error = failure.message
+        took = self._clock.monotonic() - begun
+        for kind in kinds:
+            if self._trackers[kind].observe(ok=not error, detail=error, now=self._clock.time(), seconds=took):
+                self._on_news(kind)
+        return not error
+
+
+async def check(prober: Prober, service: Service, probe: Probe) -> None:
+    """One probe, now. Raises AgentdError with what came instead of success."""
+    if probe.http is not None:
+        url = probe.http.path if "://" in probe.http.path else service.url.rstrip("/") + probe.http.path
+        answer = await prober.http(url, timeout=probe.timeout)
+        if answer.status not in probe.http.expect:
+            raise AgentdError("probe-failed", f"{url} answered {answer.status}")
+    elif probe.tcp:
+        parts = urlsplit(service.url)
+        await prober.tcp(parts.hostname or "127.0.0.1", parts.port or 80, timeout=probe.timeout)
+    elif probe.redis:
+        await prober.redis_ping(service.url, timeout=probe.timeout)
+    elif probe.exec:
+        await prober.exec(probe.exec, timeout=probe.timeout)

@@ -1,0 +1,3 @@
+from __future__ import annotations
+from pathlib import Path
+def populate(home: Path, python: str, package_parent: str, *, units: bool) -> None: ...

@@ -1,0 +1,207 @@
+"""What the API sees of the daemon: reads come from the last snapshot, actions go to the manager that owns them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from agentd.api.operations import BusStatus, Check, ConfigStatus, DaemonStatus, ModelStatus, ServiceVerb
+from agentd.core.schema import Settings
+from agentd.engine.changes import ChangeBook
+from agentd.engine.events import EventLog
+from agentd.engine.loop import ReconcileLoop
+from agentd.engine.world import World
+from agentd.errors import AgentdError
+from agentd.managers.dropins import DropinsManager
+from agentd.managers.models.manager import ModelsManager
+from agentd.ports import Store, UnitControl
+from agentd.types import Change, Event, GpuSnapshot, Health, JobResult, ServiceStatus, SlotStatus
+from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
+
+ACTION_SECONDS = 120.0
+
+
+@dataclass(slots=True)
+class Parts:
+    """The pieces that the daemon has wired."""
+
+    control: UnitControl
+    store: Store
+    events: EventLog
+    changes: ChangeBook
+    world: World
+    loop: ReconcileLoop
+    models: ModelsManager
+    dropins: DropinsManager
+
+
+class Surface:
+    """Implements api.operations.Operations. What concerns the process itself is handed in as functions."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        daemon: Callable[[], DaemonStatus],
+        config_status: Callable[[], ConfigStatus],
+        bus_status: Callable[[], BusStatus],
+        settings: Callable[[], Settings],
+        reload: Callable[[], Awaitable[ConfigStatus]],
+        exposition: Callable[[Surface, str], tuple[str, bytes]],
+    ) -> None:
+        self._parts = parts
+        self.daemon = daemon
+        self.config_status = config_status
+        self.bus_status = bus_status
+        self._settings = settings
+        self._reload = reload
+        self._exposition = exposition
+
+    # -- reads ------------------------------------------------------------------------------------------------
+
+    def live(self) -> Sequence[Check]:
+        return (Check("loop", True),)
+
+    def ready(self) -> Sequence[Check]:
+        config, bus, loop = self.config_status(), self.bus_status(), self._parts.loop
+        errors = "; ".join(f"{name}: {text}" for name, text in loop.errors.items())
+        return (
+            Check("config", config.valid, "" if config.valid else "; ".join(config.problems)),
+            Check("bus", bus.connected, bus.error),
+            Check("first-pass", loop.first_pass.is_set(), "" if loop.first_pass.is_set() else "not done yet"),
+            Check("managers", not errors, errors),
+        )
+
+    def ages(self) -> Mapping[str, float]:
+        return self._parts.world.ages()
+
+    def services(self) -> Sequence[ServiceStatus]:
+        return self._parts.world.services
+
+    def slots(self) -> Sequence[SlotStatus]:
+        return self._parts.world.slots
+
+    def gpus(self) -> GpuSnapshot:
+        return self._parts.world.gpus
+
+    def models(self) -> Sequence[ModelStatus]:
+        found = []
+        for name, service in self._settings().services.items():
+            spec = service.model
+            if spec is None:
+                continue
+            status, slot = self._parts.world.service(name), self._parts.world.slot(spec.slot)
+            found.append(
+                ModelStatus(
+                    name=name,
+                    slot=spec.slot,
+                    unit=service.unit,
+                    served_name=spec.served_name,
+                    url=service.url,
+                    active=slot is not None and slot.resident == name,
+                    health=status.health if status is not None else Health.UNKNOWN,
+                    vram=spec.vram,
+                    cooldown_until=slot.cooldowns.get(name) if slot is not None else None,
+                )
+            )
+        return found
+
+    def findings(self) -> Sequence[Mapping[str, object]]:
+        return self._parts.dropins.findings()
+
+    def config(self) -> Mapping[str, object]:
+        plain: Mapping[str, object] = msgspec.to_builtins(self._settings())
+        return plain
+
+    def metrics(self, accept: str) -> tuple[str, bytes]:
+        return self._exposition(self, accept)
+
+    async def change(self, change_id: str) -> Change | None:
+        try:
+            return self._parts.changes.find(change_id)
+        except AgentdError:
+            return await self._parts.store.change(change_id)
+
+    async def changes(self, limit: int) -> Sequence[Change]:
+        return self._parts.changes.recent(limit)
+
+    async def follow_change(self, change_id: str) -> AsyncGenerator[Change, None]:
+        async for change in self._parts.changes.follow(change_id):
+            yield change
+
+    def events(self, limit: int, after: int = 0) -> Sequence[Event]:
+        return self._parts.events.recent(limit, after)
+
+    async def follow_events(self) -> AsyncGenerator[Event, None]:
+        with self._parts.events.news.listen() as news:
+            async for event in news:
+                yield event
+
+    # -- actions ----------------------------------------------------------------------------------------------
+
+    async def switch(self, request: SwitchRequest) -> tuple[Change, bool]:
+        return self._parts.models.switch(request)
+
+    async def plan(self, request: SwitchRequest) -> SwitchPlan:
+        return await self._parts.models.plan(request)
+
+    async def unload(self, request: UnloadRequest) -> tuple[Change, bool]:
+        return self._parts.models.unload(request)
+
+    async def lease(self, request: LeaseRequest) -> tuple[Change, bool]:
+        return self._parts.models.lease(request)
+
+    async def end_lease(self, slot: str) -> Change | None:
+        return self._parts.models.end_lease(slot)
+
+    async def cancel(self, change_id: str) -> Change:
+        return self._parts.models.cancel(change_id)
+
+    async def reload(self) -> ConfigStatus:
+        return await self._reload()
+
+    async def service_action(self, name: str, verb: ServiceVerb) -> ServiceStatus:
+        service = self._settings().services.get(name)
+        if service is None:
+            known = ", ".join(self._settings().services) or "none is configured"
+            raise AgentdError("service-not-found", f"there is no service {name!r}; services: {known}")
+        if service.model is not None:
+            await self._model_action(name, verb)
+        else:
+            await self._unit_action(service.unit, verb)
+        self._parts.loop.wake()
+        status = self._parts.world.service(name)
+        if status is None:
+            raise AgentdError("service-not-found", f"{name} is not supervised yet")
+        return status
+
+    async def _unit_action(self, unit: str, verb: ServiceVerb) -> None:
+        control = self._parts.control
+        if verb == "start":
+            job = await control.start(unit)
+        elif verb == "stop":
+            job = await control.stop(unit)
+        else:
+            job = await control.restart(unit)
+        result = await job.wait(ACTION_SECONDS)
+        if result is not JobResult.DONE:
+            raise AgentdError("job-failed", f"cannot {verb} {unit}: the job ended with {result.value}")
+
+    async def _model_action(self, name: str, verb: ServiceVerb) -> None:
+        """A model is started and stopped by its slot only, so that two are never up."""
+        if verb == "restart":
+            await self._parts.models.restart(name)
+            return
+        if verb == "start":
+            change, _ = self._parts.models.switch(SwitchRequest(name))
+        else:
+            change = self._parts.models.stop(name)
+        last = change
+        async with asyncio.timeout(None):
+            async for step in self._parts.changes.follow(change.id):
+                last = step
+        if last.exit_code:
+            raise AgentdError("change-failed", last.message)

@@ -1,0 +1,70 @@
+"""GPU memory that processes hold, released when they exit (or some seconds later)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from agentd.types import Gpu, GpuProcess, GpuSnapshot
+
+GIB = 1024**3
+
+
+class FakeGpus:
+    """`hold`/`release` change the world. `lag`: seconds between a holder's exit and its memory being free.
+
+    `present = False` is a machine without a GPU (source "none"); `error` is an NVML that fails; `stuck` keeps the
+    memory for ever after an exit.
+    """
+
+    def __init__(self, total: int = 24 * GIB, count: int = 1, *, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self.total = total
+        self.count = count
+        self.present = True
+        self.error = ""
+        self.lag = 0.0
+        self.stuck = False
+        self.base = 256 * 1024**2
+        """Used by nobody that NVML lists (the driver itself)."""
+        self.holders: dict[int, tuple[int, int]] = {}
+        """Pid -> (gpu, bytes)."""
+        self.leftover: dict[int, tuple[int, int]] = {}
+        """Memory of exited processes that is not free yet."""
+        self.reads = 0
+        self._clock = clock
+
+    def hold(self, pid: int, size: int, gpu: int = 0) -> None:
+        self.holders[pid] = (gpu, size)
+
+    def release(self, pid: int) -> None:
+        held = self.holders.pop(pid, None)
+        if held is None or (self.lag <= 0 and not self.stuck):
+            return
+        self.leftover[pid] = held
+        if not self.stuck:
+            asyncio.get_running_loop().call_later(self.lag, self.leftover.pop, pid, None)
+
+    def free_now(self) -> None:
+        """The driver finally frees what was stuck."""
+        self.stuck = False
+        self.leftover.clear()
+
+    def used(self, gpu: int = 0) -> int:
+        held = [*self.holders.values(), *self.leftover.values()]
+        return self.base + sum(size for index, size in held if index == gpu)
+
+    async def read(self) -> GpuSnapshot:
+        self.reads += 1
+        await asyncio.sleep(0)
+        now = self._clock()
+        if not self.present:
+            return GpuSnapshot(observed=now)
+        if self.error:
+            return GpuSnapshot(source="nvml", error=self.error, observed=now)
+        gpus = tuple(self._gpu(index) for index in range(self.count))
+        processes = tuple(GpuProcess(pid, gpu, size) for pid, (gpu, size) in sorted(self.holders.items()))
+        return GpuSnapshot("nvml", gpus, processes, observed=now)
+
+    def _gpu(self, index: int) -> Gpu:
+        used = self.used(index)
+        return Gpu(index, f"GPU-fake-{index}", "Fake GPU", self.total, used, max(0, self.total - used))

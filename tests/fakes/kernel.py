@@ -1,0 +1,108 @@
+"""Processes, cgroups and listening ports, as the Kernel port shows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agentd.ports import PortHolder
+
+
+@dataclass
+class FakeProcess:
+    pid: int
+    comm: str = "python3"
+    unit: str = ""
+    control_group: str = ""
+
+
+class _Watch:
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def fire(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.callback()
+
+
+class FakeKernel:
+    """`spawn`, `exit`, `listen` and `unlisten` change the world; the rest is the port."""
+
+    def __init__(self, memory_available: int = 64 * 1024**3) -> None:
+        self.available = memory_available
+        self.processes: dict[int, FakeProcess] = {}
+        self.listeners: dict[int, PortHolder] = {}
+        self.exit_listeners: list[Callable[[int], None]] = []
+        """Other fakes that react to an exit (GPU memory, units)."""
+        self.immune: Callable[[str], bool] = lambda unit: False
+        """True for a unit whose processes SIGKILL does not end (stuck in the driver)."""
+        self._watches: dict[int, list[_Watch]] = {}
+        self._next_pid = 1000
+
+    # -- the world ------------------------------------------------------------------------------------------------
+    def spawn(self, comm: str = "python3", *, unit: str = "", control_group: str = "") -> int:
+        self._next_pid += 1
+        self.processes[self._next_pid] = FakeProcess(self._next_pid, comm, unit, control_group)
+        return self._next_pid
+
+    def exit(self, pid: int) -> None:
+        """The process ends: its ports close, its watchers are called in the loop."""
+        if self.processes.pop(pid, None) is None:
+            return
+        for port in [p for p, holder in self.listeners.items() if holder.pid == pid]:
+            del self.listeners[port]
+        for listener in self.exit_listeners:
+            listener(pid)
+        for watch in self._watches.pop(pid, []):
+            asyncio.get_running_loop().call_soon(watch.fire)
+
+    def listen(self, port: int, pid: int = 0, comm: str = "", unit: str = "") -> None:
+        """`pid` 0: a holder that the kernel does not tell us (another user's)."""
+        process = self.processes.get(pid)
+        if process is not None:
+            comm, unit = comm or process.comm, unit or process.unit
+        self.listeners[port] = PortHolder(port, pid, comm, unit)
+
+    def unlisten(self, port: int) -> None:
+        self.listeners.pop(port, None)
+
+    # -- the port -------------------------------------------------------------------------------------------------
+    def watch_exit(self, pid: int, callback: Callable[[], None]) -> _Watch | None:
+        if pid not in self.processes:
+            return None
+        watch = _Watch(callback)
+        self._watches.setdefault(pid, []).append(watch)
+        return watch
+
+    def cgroup_pids(self, control_group: str) -> frozenset[int]:
+        if not control_group:
+            return frozenset()
+        prefix = control_group.rstrip("/") + "/"
+        return frozenset(p.pid for p in self.processes.values() if (p.control_group + "/").startswith(prefix))
+
+    def kill_cgroup(self, control_group: str) -> int:
+        pids = self.cgroup_pids(control_group)
+        for pid in sorted(pids):
+            if not self.immune(self.processes[pid].unit):
+                self.exit(pid)
+        return len(pids)
+
+    def unit_of(self, pid: int) -> str:
+        process = self.processes.get(pid)
+        return process.unit if process else ""
+
+    def comm(self, pid: int) -> str:
+        process = self.processes.get(pid)
+        return process.comm if process else ""
+
+    def port_holder(self, port: int) -> PortHolder | None:
+        return self.listeners.get(port)
+
+    def memory_available(self) -> int:
+        return self.available

@@ -1,0 +1,362 @@
+"""Every phase with every fault, in virtual time: the documented end, the exit code, the cause, and who serves afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from fakes.world import Behaviour, FakeWorld
+
+from agentd.core.schema import Model, Service, Settings, Slot
+from agentd.engine.changes import ChangeBook
+from agentd.engine.events import EventLog
+from agentd.engine.world import World
+from agentd.errors import AgentdError, ConflictError
+from agentd.managers.models.context import Ports
+from agentd.managers.models.manager import ModelsManager
+from agentd.types import Change, JobResult, Outcome
+from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
+
+
+def settings(**slot: object) -> Settings:
+    def model(name: str, port: int) -> Service:
+        spec = Model(slot="gpu0", served_name=name, path=f"/models/{name}", vram=14 * 1024**3, ready_timeout=20.0,
+                     drain_timeout=10.0)  # fmt: skip
+        return Service(unit=f"vllm-{name}.service", role="model", url=f"http://127.0.0.1:{port}", model=spec)
+
+    services = {"qwen": model("qwen", 8001), "dolphin": model("dolphin", 8002)}
+    services["ollama"] = Service(unit="ollama.service", role="runtime", url="http://127.0.0.1:11434")
+    return Settings(slots={"gpu0": Slot(**({"evict": ("ollama",), **slot}))}, services=services)  # type: ignore[arg-type]
+
+
+@dataclass
+class Rig:
+    """A machine, and agentd's models manager on it."""
+
+    world: FakeWorld
+    manager: ModelsManager
+    changes: ChangeBook
+    events: EventLog
+    board: World
+
+    async def end(self, change: Change) -> Change:
+        last = change
+        async for step in self.changes.follow(change.id):
+            last = step
+        await self.world.clock.settle()
+        return last
+
+    async def switch(self, target: str, **options: object) -> Change:
+        change, _ = self.manager.switch(SwitchRequest(target, **options))  # type: ignore[arg-type]
+        return await self.end(change)
+
+    def kinds(self) -> list[str]:
+        return [e.kind for e in self.events.recent(100)]
+
+
+def manager_of(world: FakeWorld, config: Settings) -> Rig:
+    ports = Ports(world.units, world.kernel, world.gpus, world.prober, world.journal, world.files, world.clock)
+    events, changes, board = EventLog(world.store, world.clock), ChangeBook(world.store), World(world.clock)
+    manager = ModelsManager(ports, world.store, events, changes, board)
+    world.units.on_change(manager.unit_changed)
+    return Rig(world, manager, changes, events, board)
+
+
+async def rig(resident: str | None = "qwen", **slot: object) -> Rig:
+    world = FakeWorld()
+    world.add_model("qwen", 8001, vram=14 * 1024**3, load=4.0)
+    world.add_model("dolphin", 8002, vram=14 * 1024**3, load=4.0)
+    world.exclusive()
+    for name in ("qwen", "dolphin"):
+        await world.files.apply({f"/models/{name}": "weights"})
+    if resident:
+        world.serve_at_once(resident)
+    made = manager_of(world, settings(**slot))
+    await made.manager.start(settings(**slot))
+    return made
+
+
+async def test_a_switch_moves_the_slot_and_leaves_nothing_behind() -> None:
+    r = await rig()
+    change = await r.switch("dolphin")
+    assert (change.outcome, change.exit_code) == (Outcome.DONE, 0)
+    assert r.world.serving() == ["dolphin"]
+    assert r.world.holders() == ["vllm-dolphin.service"]
+    assert [p.phase for p in change.phases] == [
+        "precheck", "drain", "release", "evict", "wait-vram", "start", "wait-ready", "verify",
+    ]  # fmt: skip
+    assert all(p.seconds is not None and p.result == "pass" for p in change.phases)
+    assert r.board.slot("gpu0").resident == "dolphin"  # type: ignore[union-attr]
+
+
+async def test_switching_to_the_resident_model_is_done_at_once() -> None:
+    r = await rig()
+    change = await r.switch("qwen")
+    assert (change.outcome, change.exit_code) == (Outcome.ALREADY, 0)
+    assert not r.world.units.calls
+
+
+FAULTS: dict[str, tuple[Callable[[FakeWorld], None], Outcome, str]] = {
+    "unit missing": (lambda w: w.units.remove("vllm-dolphin.service"), Outcome.REFUSED, "does not exist"),
+    "unit masked": (
+        lambda w: w.units.change("vllm-dolphin.service", load_state="masked"), Outcome.REFUSED, "is masked",
+    ),
+    "model path missing": (
+        lambda w: w.files.texts.pop("/models/dolphin"), Outcome.REFUSED, "/models/dolphin does not exist",
+    ),
+    "port taken by a stranger": (
+        lambda w: w.kernel.listen(8002, w.kernel.spawn("nginx")), Outcome.REFUSED, "port 8002 is taken by nginx",
+    ),
+    "GPU held by a stranger": (
+        lambda w: w.gpus.hold(w.kernel.spawn("game"), 12 * 1024**3), Outcome.REFUSED, "game",
+    ),
+    "fails at once": (
+        lambda w: setattr(w.models["dolphin"].behaviour, "exit_on_start", 1), Outcome.ROLLED_BACK, "status 1",
+    ),
+    "dies while loading": (
+        lambda w: setattr(w.models["dolphin"], "die_loading", (2.0, 1, "torch.OutOfMemoryError: CUDA out of memory.")),
+        Outcome.ROLLED_BACK, "out of memory",
+    ),
+    "never ready": (
+        lambda w: setattr(w.models["dolphin"], "never_ready", True), Outcome.ROLLED_BACK, "not finished within 20 s",
+    ),
+    "unhealthy for ever": (
+        lambda w: setattr(w.models["dolphin"], "health", 503), Outcome.ROLLED_BACK, "not finished within 20 s",
+    ),
+    "serves the wrong name": (
+        lambda w: setattr(w.models["dolphin"], "served", "mistral"), Outcome.ROLLED_BACK, "serves mistral, not dolphin",
+    ),
+    "answers 500 to the canary": (
+        lambda w: setattr(w.models["dolphin"], "canary", 500), Outcome.ROLLED_BACK, "completion answered 500",
+    ),
+    "start job ends with dependency": (
+        lambda w: setattr(w.models["dolphin"].behaviour, "start_result", JobResult.DEPENDENCY),
+        Outcome.ROLLED_BACK, "start",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_target_that_does_not_work_leaves_the_previous_model_serving(fault: str) -> None:
+    plant, expected, cause = FAULTS[fault]
+    r = await rig()
+    plant(r.world)
+    change = await r.switch("dolphin")
+    assert change.outcome is expected, change
+    assert cause in change.message, change.message
+    assert r.world.serving() == ["qwen"]
+    assert "vllm-dolphin.service" not in r.world.holders()
+    if expected is Outcome.REFUSED:
+        assert change.exit_code == 3
+        assert not [c for c in r.world.units.calls if c[0] in ("start", "stop", "kill")]
+    else:
+        assert change.exit_code == 5
+        assert "qwen is serving again" in change.message
+
+
+async def test_no_rollback_leaves_the_slot_empty_and_says_so() -> None:
+    r = await rig()
+    r.world.models["dolphin"].canary = 500
+    change = await r.switch("dolphin", rollback=False)
+    assert (change.outcome, change.exit_code) == (Outcome.DEGRADED, 6)
+    assert r.world.serving() == []
+    assert "slot gpu0 is empty" in change.message
+
+
+async def test_previous_model_gone_when_rolling_back_is_degraded_with_both_causes() -> None:
+    r = await rig()
+    r.world.models["dolphin"].canary = 500
+    r.world.models["qwen"].behaviour.exit_on_start = 3
+    change = await r.switch("dolphin")
+    assert (change.outcome, change.exit_code) == (Outcome.DEGRADED, 6)
+    assert "completion answered 500" in change.message
+    assert "qwen does not come back" in change.message
+
+
+async def test_a_process_that_ignores_sigterm_is_killed_and_the_switch_goes_on() -> None:
+    r = await rig()
+    r.world.models["qwen"].behaviour.ignore_sigterm = True
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.DONE
+    assert r.world.serving() == ["dolphin"]
+
+
+async def test_an_orphan_child_is_killed_before_the_target_starts() -> None:
+    r = await rig()
+    r.world.models["qwen"].behaviour.orphan = True
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.DONE, change
+    assert r.world.holders() == ["vllm-dolphin.service"]
+
+
+async def test_processes_that_survive_sigkill_wedge_the_slot_and_force_is_needed_then() -> None:
+    r = await rig()
+    r.world.models["qwen"].behaviour.unkillable = True
+    change = await r.switch("dolphin")
+    assert (change.outcome, change.exit_code) == (Outcome.WEDGED, 7)
+    with pytest.raises(AgentdError, match="wedged"):
+        await r.switch("dolphin")
+
+
+async def test_two_requests_join_or_conflict() -> None:
+    r = await rig()
+    first, joined = r.manager.switch(SwitchRequest("dolphin"))
+    second, also = r.manager.switch(SwitchRequest("dolphin"))
+    assert (joined, also, second.id) == (False, True, first.id)
+    with pytest.raises(ConflictError) as refused:
+        r.manager.switch(SwitchRequest("qwen"))
+    assert refused.value.change_id == first.id
+    assert (await r.end(first)).outcome is Outcome.DONE
+
+
+async def test_cancel_in_drain_leaves_the_old_model_untouched() -> None:
+    r = await rig()
+    r.world.models["qwen"].running = 3
+    r.world.models["qwen"].dev_mode = True
+    change, _ = r.manager.switch(SwitchRequest("dolphin"))
+    await r.world.clock.advance(2)
+    r.manager.cancel(change.id)
+    ended = await r.end(change)
+    assert (ended.outcome, ended.exit_code) == (Outcome.CANCELLED, 9)
+    assert not [c for c in r.world.units.calls if c[0] in ("start", "stop")]
+    assert not r.world.models["qwen"].paused
+
+
+async def test_cancel_while_loading_goes_back() -> None:
+    r = await rig()
+    change, _ = r.manager.switch(SwitchRequest("dolphin"))
+    await r.world.clock.advance(3)
+    r.manager.cancel(change.id)
+    ended = await r.end(change)
+    assert ended.outcome is Outcome.ROLLED_BACK
+    assert r.world.serving() == ["qwen"]
+
+
+async def test_drain_waits_for_requests_and_refuses_or_aborts_by_policy() -> None:
+    r = await rig()
+    r.world.models["qwen"].running = 1
+    refused = await r.switch("dolphin", drain=5.0, on_busy="refuse")
+    assert (refused.outcome, refused.exit_code) == (Outcome.DRAIN_REFUSED, 4)
+    assert r.world.serving() == ["qwen"]
+    aborted = await r.switch("dolphin", drain=5.0, on_busy="abort")
+    assert aborted.outcome is Outcome.DONE
+    drained = next(p for p in aborted.phases if p.phase == "drain")
+    assert "1 requests still in flight" in drained.detail
+
+
+async def test_unknown_request_counts_are_not_zero() -> None:
+    r = await rig()
+    r.world.models["qwen"].metrics = False
+    refused = await r.switch("dolphin", drain=5.0, on_busy="refuse")
+    assert refused.outcome is Outcome.DRAIN_REFUSED
+    assert "unknown" in refused.message
+
+
+async def test_a_failed_target_cools_down_and_force_overrides() -> None:
+    r = await rig()
+    r.world.models["dolphin"].canary = 500
+    await r.switch("dolphin")
+    r.world.models["dolphin"].canary = 200
+    refused = await r.switch("dolphin")
+    assert refused.outcome is Outcome.REFUSED
+    assert "cooling down" in refused.message
+    assert (await r.switch("dolphin", force=True)).outcome is Outcome.DONE
+
+
+async def test_unload_empties_the_slot_and_is_remembered() -> None:
+    r = await rig(default="qwen")
+    change, _ = r.manager.unload(UnloadRequest())
+    ended = await r.end(change)
+    assert (ended.outcome, r.world.serving()) == (Outcome.DONE, [])
+    again = manager_of(r.world, settings(default="qwen"))
+    await again.manager.start(settings(default="qwen"))
+    await r.world.clock.advance(300)
+    assert r.world.serving() == []
+
+
+async def test_the_default_model_is_started_in_an_empty_slot() -> None:
+    r = await rig(resident=None, default="dolphin")
+    await r.world.clock.advance(60)
+    assert r.world.serving() == ["dolphin"]
+
+
+async def test_a_lease_frees_the_slot_and_gives_it_back_also_after_a_restart() -> None:
+    r = await rig()
+    change, _ = r.manager.lease(LeaseRequest(3600.0))
+    assert (await r.end(change)).outcome is Outcome.DONE
+    assert r.world.serving() == []
+    refused = await r.switch("dolphin")
+    assert refused.outcome is Outcome.REFUSED
+    assert "leased" in refused.message
+    await r.manager.close()
+    again = manager_of(r.world, settings())
+    await again.manager.start(settings())
+    await r.world.clock.advance(3000)
+    assert r.world.serving() == []
+    await r.world.clock.advance(700)
+    assert r.world.serving() == ["qwen"]
+
+
+async def test_a_model_started_by_hand_is_adopted_without_a_fight() -> None:
+    r = await rig()
+    await r.world.units.start("vllm-dolphin.service")
+    await r.world.clock.advance(60)
+    await r.manager.ensure()
+    assert r.board.slot("gpu0").resident == "dolphin"  # type: ignore[union-attr]
+    assert "model.adopted" in r.kinds()
+    assert r.world.serving() == ["dolphin"]
+    assert [c for c in r.world.units.calls if c[0] == "start"] == [("start", "vllm-dolphin.service")]
+
+
+async def test_a_third_party_start_during_the_switch_is_not_fought() -> None:
+    r = await rig()
+    r.world.models["dolphin"].die_loading = (3.0, 1, "boom")
+    change, _ = r.manager.switch(SwitchRequest("dolphin"))
+    await r.world.clock.advance(2)
+    await r.world.units.start("vllm-qwen.service")
+    ended = await r.end(change)
+    assert ended.outcome is Outcome.ROLLED_BACK
+    await r.world.clock.advance(60)
+    assert r.world.serving() == ["qwen"]
+
+
+async def test_ollama_is_asked_to_leave_before_the_start() -> None:
+    r = await rig()
+    ollama = r.world.add_ollama()
+    ollama.load("llama3", 6 * 1024**3)
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.DONE
+    assert not ollama.loaded
+    assert "llama3" in next(p.detail for p in change.phases if p.phase == "evict")
+
+
+async def test_gpu_memory_that_comes_back_late_is_waited_for() -> None:
+    r = await rig()
+    r.world.gpus.lag = 4.0
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.DONE
+    waited = next(p for p in change.phases if p.phase == "wait-vram")
+    assert waited.seconds is not None
+    assert waited.seconds >= 4.0
+
+
+async def test_a_full_disk_refuses_before_anything_is_touched() -> None:
+    r = await rig()
+    r.world.store.fail = AgentdError("journal-full", "cannot write the journal: no space left on device")
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.REFUSED
+    assert "no space left" in change.message
+    assert not [c for c in r.world.units.calls if c[0] in ("start", "stop")]
+
+
+async def test_the_bus_away_is_refused_in_precheck() -> None:
+    r = await rig()
+    r.world.units.drop_bus()
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.REFUSED
+
+
+def test_behaviour_is_what_the_rig_expects() -> None:
+    assert {f.name for f in dataclasses.fields(Behaviour)} >= {"orphan", "ignore_sigterm", "unkillable"}
