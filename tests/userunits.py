@@ -65,8 +65,14 @@ def systemctl(*arguments: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
+async def systemctl_aside(*arguments: str) -> None:
+    """systemctl while the loop runs on."""
+    process = await asyncio.create_subprocess_exec("systemctl", "--user", *arguments)
+    assert await process.wait() == 0, f"systemctl {arguments[0]} failed"
+
+
 def manager_pid() -> int:
-    """The `systemd --user` of this sandbox: the process in its init.scope, or the one that runs as such."""
+    """The `systemd --user` of this sandbox."""
     return _the_one(
         lambda argv: argv[:1] in (["/lib/systemd/systemd"], ["/usr/lib/systemd/systemd"]) and "--user" in argv
     )
@@ -93,7 +99,8 @@ def _the_one(wanted: Callable[[list[str]], bool]) -> int:
 
 
 async def kill_bus() -> None:
-    """SIGKILL, and gone: systemd starts a new one with the next connection."""
+    """SIGKILL, and gone: systemd starts a new one with the next connection, unless that happens too often."""
+    systemctl("reset-failed", "dbus.service", check=False)
     pid = bus_pid()
     fd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)

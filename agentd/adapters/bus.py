@@ -14,6 +14,7 @@ from agentd.adapters.bus_codec import Codec, choose
 from agentd.adapters.bus_errors import reply_error
 from agentd.adapters.bus_transport import Stream, open_stream
 from agentd.core.dbus_frame import ERROR, METHOD_RETURN, SIGNAL, Header, header_key, parse_header
+from agentd.core.dbus_value import wanted_entries
 from agentd.errors import BusError
 
 logger = logging.getLogger(__name__)
@@ -126,9 +127,12 @@ class Bus:
     ) -> dict[str, Any]:
         """The wanted properties of one interface, by one call."""
         target = (destination, path, f"{_BUS}.Properties", "GetAll")
+        doing = doing or "read properties"
         frame = await self._exchange(target, "s", [interface], timeout, doing)
-        (found,) = self._decode(frame, doing or "read properties")
-        return {name: self._codec.plain(found[name]) for name in wanted if name in found}
+        try:
+            return wanted_entries(frame, wanted)
+        except ValueError as error:
+            raise BusError("bus-error", f"cannot {doing}: {error}") from error
 
     def variant(self, signature: str, value: Any) -> Any:
         """A value of D-Bus type "v" for the body of a call."""

@@ -91,9 +91,7 @@ def _fragment_names(directory: Path, problems: list[ConfigProblem]) -> list[str]
 def _read(path: Path, problems: list[ConfigProblem]) -> bytes:
     """The content; b"" for a masked file (a link to /dev/null) and for one that is reported."""
     try:
-        # Without O_NONBLOCK a fifo would hold us for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3):
                 return b""
@@ -108,6 +106,11 @@ def _read(path: Path, problems: list[ConfigProblem]) -> bytes:
         problems.append(ConfigProblem(str(path), "", "cannot read it: larger than 1M"))
         return b""
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A fifo without a writer would hold us for ever.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigProblem:

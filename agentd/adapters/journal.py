@@ -17,9 +17,12 @@ from agentd.types import Scope
 
 log = logging.getLogger(__name__)
 
+Entry = dict[str, Any]
 TIMEOUT = 5.0
 LONGEST = 2000
 """Characters of one message that are kept."""
+INVOCATIONS = ("_SYSTEMD_INVOCATION_ID", "USER_INVOCATION_ID", "INVOCATION_ID")
+FIELDS = ",".join(("MESSAGE", *INVOCATIONS))
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -34,12 +37,17 @@ class JournalctlReader:
     async def tail(self, unit: str, *, lines: int, invocation: str = "") -> tuple[str, ...]:
         if lines <= 0:
             return ()
-        output = await self._run(["-n", str(lines), *matches(self._scope, unit, invocation)])
-        texts = [message(entry) for entry in output.splitlines()]
-        return tuple(text for text in texts if text)[-lines:]
+        # Lines of other runs may lie between: read more than asked for when only one run is wanted.
+        wanted = lines * 4 if invocation else lines
+        output = await self._run(["-n", str(wanted), *matches(self._scope, unit)])
+        entries = [entry for entry in map(_parse, output.splitlines()) if entry is not None]
+        if invocation:
+            entries = of_invocation(entries, invocation)
+        texts = [message(entry) for entry in entries]
+        return tuple([text for text in texts if text][-lines:])
 
     async def _run(self, arguments: list[str]) -> bytes:
-        options = ("--no-pager", "--quiet", "--output=json", "--output-fields=MESSAGE", "--all")
+        options = ("--no-pager", "--quiet", "--output=json", f"--output-fields={FIELDS}", "--all")
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -66,34 +74,49 @@ class JournalctlReader:
                 await process.wait()
 
 
-def matches(scope: Scope, unit: str, invocation: str) -> list[str]:
+def matches(scope: Scope, unit: str) -> list[str]:
     """journalctl's match expression: what the unit's processes said, or what systemd said of the unit.
 
-    Where journald cannot tell a user unit from the cgroup it files the line under _SYSTEMD_UNIT, so that is
-    looked at too, for our own uid only.
+    Where journald cannot tell from the cgroup that it is a user's unit, it files the line under _SYSTEMD_UNIT, so
+    that is looked at too, for our own uid only.
     """
     if scope is Scope.SYSTEM:
-        said, told, told_invocation = ["_SYSTEMD_UNIT"], "UNIT", "INVOCATION_ID"
-        own: list[str] = []
-    else:
-        said, told, told_invocation = ["_SYSTEMD_USER_UNIT", "_SYSTEMD_UNIT"], "USER_UNIT", "USER_INVOCATION_ID"
-        own = [f"_UID={os.getuid()}"]
-    groups = [[f"{field}={unit}", *([f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else [])] for field in said]
-    groups.append([f"{told}={unit}", *([f"{told_invocation}={invocation}"] if invocation else [])])
+        return [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
+    own = f"_UID={os.getuid()}"
     expression: list[str] = []
-    for group in groups:
-        expression += [*(["+"] if expression else []), *group, *own]
+    for name in ("_SYSTEMD_USER_UNIT", "_SYSTEMD_UNIT", "USER_UNIT"):
+        expression += [*(["+"] if expression else []), f"{name}={unit}", own]
     return expression
 
 
-def message(entry: bytes) -> str:
-    """The MESSAGE of one JSON entry as clean text; "" when there is none."""
-    try:
-        value = json.loads(entry)["MESSAGE"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    text = _CONTROL.sub(" ", _ESCAPES.sub("", _text(value))).strip()
+def of_invocation(entries: Sequence[Entry], invocation: str) -> list[Entry]:
+    """The entries of one run of the unit. One without an id belongs to the run of the entry before it."""
+    ids = [_invocation(entry) for entry in entries]
+    current = next((one for one in ids if one), invocation)
+    found: list[Entry] = []
+    for entry, one in zip(entries, ids, strict=True):
+        current = one or current
+        if current == invocation:
+            found.append(entry)
+    return found
+
+
+def message(entry: Entry) -> str:
+    """The entry's text, clean and without secrets; "" when there is none."""
+    text = _CONTROL.sub(" ", _ESCAPES.sub("", _text(entry.get("MESSAGE")))).strip()
     return redact(text[:LONGEST])
+
+
+def _invocation(entry: Entry) -> str:
+    return next((str(entry[name]) for name in INVOCATIONS if entry.get(name)), "")
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def _text(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from aiohttp import web
 
 from agentd.api.operations import Operations
 from agentd.api.sse import Streams
+from agentd.core.redact import redact
 from agentd.wire import Json, encode, plain
 
 OPS: web.AppKey[Operations] = web.AppKey("ops")
@@ -20,8 +20,6 @@ STREAMS = web.AppKey("streams", Streams)
 MAX_BODY = 64 * 1024
 LIMITS: Mapping[str, int] = {"changes": 1000, "events": 10000}
 
-_PASSWORD = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s@]+@")
-
 
 def reply(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """JSON; a password inside a URL never leaves."""
@@ -31,7 +29,7 @@ def reply(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = 
 
 def without_passwords(value: Any) -> Any:
     if isinstance(value, str):
-        return _PASSWORD.sub(r"\1:***@", value) if "://" in value else value
+        return redact(value) if "://" in value else value
     if isinstance(value, dict):
         return {k: without_passwords(v) for k, v in value.items()}
     if isinstance(value, list):

@@ -9,12 +9,17 @@ from aiohttp import web
 from agentd.api.context import OPS, reply
 from agentd.api.decode import decode
 from agentd.api.operations import ServiceVerb
+from agentd.api.problems import suggest
+from agentd.errors import AgentdError
 from agentd.types import Change
 from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
 
 
 async def switch(request: web.Request) -> web.Response:
     wanted = decode(SwitchRequest, await request.read())
+    known = [model.name for model in request.app[OPS].models()]
+    if wanted.target not in known:
+        raise AgentdError("model-not-found", f'no model "{wanted.target}"', hint=suggest(wanted.target, known))
     if wanted.dry_run:
         return reply({"plan": await request.app[OPS].plan(wanted)})
     return _accepted(*await request.app[OPS].switch(wanted))
@@ -39,8 +44,11 @@ async def cancel(request: web.Request) -> web.Response:
 
 async def service_action(request: web.Request) -> web.Response:
     # The route's pattern admits nothing but the verbs.
+    name, known = request.match_info["name"], [service.name for service in request.app[OPS].services()]
+    if name not in known:
+        raise AgentdError("service-not-found", f'no service "{name}"', hint=suggest(name, known))
     verb = cast(ServiceVerb, request.match_info["verb"])
-    return reply(await request.app[OPS].service_action(request.match_info["name"], verb))
+    return reply(await request.app[OPS].service_action(name, verb))
 
 
 async def reload(request: web.Request) -> web.Response:

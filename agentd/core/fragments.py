@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 
 from agentd.core.layers import Fragment
 from agentd.core.toml_lines import find_lines
 from agentd.errors import ConfigProblem
+
+MAX_DEPTH = 32
+"""Far beyond anything that the schema knows; deeper data would be walked by recursion for nothing."""
 
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -26,10 +30,28 @@ def parse_fragment(file: str, content: bytes) -> Fragment | ConfigProblem:
     except tomllib.TOMLDecodeError as error:
         return _syntax_problem(file, text, str(error))
     except RecursionError:
-        return ConfigProblem(file, "", "not valid TOML: nested too deeply")
+        return ConfigProblem(file, "", "nested too deeply", allowed=f"at most {MAX_DEPTH} levels")
     except ValueError:  # from int(): more digits than Python converts
         return ConfigProblem(file, "", "not valid TOML: a number has too many digits")
+    if _too_deep(data):
+        return ConfigProblem(file, "", "nested too deeply", allowed=f"at most {MAX_DEPTH} levels")
     return Fragment(file, data, find_lines(text, data))
+
+
+def _too_deep(data: object) -> bool:
+    """Level by level: dotted keys nest without any bracket, as deep as a line is long."""
+    level: list[object] = [data]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _syntax_problem(file: str, text: str, reason: str) -> ConfigProblem:

@@ -79,7 +79,7 @@ def parse_bytes(value: object) -> int:
     if size < 0:
         raise QuantityError("must not be negative")
     if size > MAX_BYTES:
-        raise QuantityError("is larger than 8E")
+        raise QuantityError("must be less than 8E")
     return size
 
 

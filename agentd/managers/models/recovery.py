@@ -69,6 +69,7 @@ async def _healthy(ctx: SlotContext, model: ModelUnit) -> bool:
 def _settled(owner: SlotOwner, run: SwitchRun, serving: str | None, how: str) -> Change:
     owner.resident = serving
     owner.state = State.ACTIVE if serving is not None else State.IDLE
+    owner.publish()
     return dataclasses.replace(
         run.change,
         finished=owner.ctx.ports.clock.time(),

@@ -125,7 +125,7 @@ class Process:
             log("ERROR", f"OSError: [Errno {error.errno}] {error.strerror}")
             return 1
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        log("INFO", f"Application startup complete. Serving on port {server.server_port}")
+        log("INFO", f"Application startup complete. Serving on port {server.server_address[1]}")
         ready, _, _ = select.select([self._signals, self._engine_fd], [], [])
         if self._signals in ready:
             return self._shut_down(server, api)

@@ -1,0 +1,74 @@
+"""A machine of fakes with agentd's models manager on it, shared by the tests of the switch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentd.core.schema import Model, Service, Settings, Slot
+from agentd.engine.changes import ChangeBook
+from agentd.engine.events import EventLog
+from agentd.engine.world import World
+from agentd.managers.models.context import Ports
+from agentd.managers.models.manager import ModelsManager
+from agentd.types import Change
+from agentd.wire import SwitchRequest
+
+from .world import FakeWorld
+
+
+def settings(**slot: object) -> Settings:
+    def model(name: str, port: int) -> Service:
+        spec = Model(slot="gpu0", served_name=name, path=f"/models/{name}", vram=14 * 1024**3, ready_timeout=20.0,
+                     drain_timeout=10.0)  # fmt: skip
+        return Service(unit=f"vllm-{name}.service", role="model", url=f"http://127.0.0.1:{port}", model=spec)
+
+    services = {"qwen": model("qwen", 8001), "dolphin": model("dolphin", 8002)}
+    services["ollama"] = Service(unit="ollama.service", role="runtime", url="http://127.0.0.1:11434")
+    return Settings(slots={"gpu0": Slot(**({"evict": ("ollama",), **slot}))}, services=services)  # type: ignore[arg-type]
+
+
+@dataclass
+class Rig:
+    """A machine, and agentd's models manager on it."""
+
+    world: FakeWorld
+    manager: ModelsManager
+    changes: ChangeBook
+    events: EventLog
+    board: World
+
+    async def end(self, change: Change) -> Change:
+        last = change
+        async for step in self.changes.follow(change.id):
+            last = step
+        await self.world.clock.settle()
+        return last
+
+    async def switch(self, target: str, **options: object) -> Change:
+        change, _ = self.manager.switch(SwitchRequest(target, **options))  # type: ignore[arg-type]
+        return await self.end(change)
+
+    def kinds(self) -> list[str]:
+        return [e.kind for e in self.events.recent(100)]
+
+
+def manager_of(world: FakeWorld, config: Settings) -> Rig:
+    ports = Ports(world.units, world.kernel, world.gpus, world.prober, world.journal, world.files, world.clock)
+    events, changes, board = EventLog(world.store, world.clock), ChangeBook(world.store), World(world.clock)
+    manager = ModelsManager(ports, world.store, events, changes, board)
+    world.units.on_change(manager.unit_changed)
+    return Rig(world, manager, changes, events, board)
+
+
+async def rig(resident: str | None = "qwen", **slot: object) -> Rig:
+    world = FakeWorld()
+    world.add_model("qwen", 8001, vram=14 * 1024**3, load=4.0)
+    world.add_model("dolphin", 8002, vram=14 * 1024**3, load=4.0)
+    world.exclusive()
+    for name in ("qwen", "dolphin"):
+        await world.files.apply({f"/models/{name}": "weights"})
+    if resident:
+        world.serve_at_once(resident)
+    made = manager_of(world, settings(**slot))
+    await made.manager.start(settings(**slot))
+    return made
