@@ -36,6 +36,7 @@ from agentd.managers.models.manager import ModelsManager
 from agentd.managers.units.manager import UnitsManager
 from agentd.managers.units.watch import UnitPorts
 from agentd.surface import Parts, Surface
+from agentd.telemetry import Telemetry
 from agentd.types import Scope
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,11 @@ class Daemon:
         self.sockets: list[socket.socket] = [s for group in listen_sockets().values() for s in group]
         self._socket_path = os.environ.get("AGENTD_SOCKET") or str(paths.socket_path(system=system))
 
+        unit_dir = paths.unit_dir(system=system)
         clock, kernel, prober = SystemClock(), LinuxKernel(), NetworkProber()
         self.control = SystemdControl(self._scope, call_timeout=settings.daemon.bus_timeout)
         self.store = SqliteStore(paths.journal_file(system=system), event_history=settings.daemon.event_history)
-        self.prober, self.gpus, files = prober, GpuReader("auto"), LocalFiles()
+        self.prober, self.gpus, files = prober, GpuReader("auto"), LocalFiles([unit_dir])
         journal = JournalctlReader(self._scope)
         self.events = EventLog(self.store, clock)
         self.changes = ChangeBook(self.store)
@@ -77,15 +79,24 @@ class Daemon:
             on_wake=lambda: self.loop.wake(),
             revive=self.models.revive,
         )
-        unit_dir = paths.unit_dir(system=system)
         self.dropins = DropinsManager(self.control, files, self.events, unit_dir=str(unit_dir), agentctl=_agentctl())
         self.loop = ReconcileLoop(
-            (self.dropins, self.units, self.models, GpusManager(self.gpus, self.world, clock)),
+            (self.dropins, self.units, self.models, GpusManager(self.gpus, kernel, self.world, clock)),
             self.notifier,
             period=settings.daemon.resync,
         )
         self.control.on_change(self._unit_changed)
         self.loop.on_pass.append(self._tell_status)
+        self.telemetry = Telemetry(
+            self.world,
+            self.changes,
+            kernel,
+            started=self._started,
+            ready=lambda: all(check.ok for check in self.surface.ready()),
+            config=self._config_status,
+            bus=self._bus_status,
+        )
+        self.changes.on_end.append(self.telemetry.record)
         parts = Parts(
             self.control, self.store, self.events, self.changes, self.world, self.loop, self.models, self.dropins
         )
@@ -94,9 +105,9 @@ class Daemon:
             daemon=self._daemon_status,
             config_status=self._config_status,
             bus_status=self._bus_status,
-            settings=lambda: self._config.settings,
+            config=lambda: self._config,
             reload=self.reload,
-            exposition=_Metrics(),
+            exposition=self.telemetry.exposition,
         )
         self.api = ApiServer(self.surface)
 
@@ -130,7 +141,8 @@ class Daemon:
         await self.loop.once()
         await self.api.start(unix=self._socket_path, listen=settings.daemon.listen, sockets=self.sockets)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        tasks += [asyncio.ensure_future(self.loop.run()), asyncio.ensure_future(self.events.run())]
+        works = (self.loop.run(), self.events.run(), self.telemetry.sample_lag())
+        tasks += [asyncio.ensure_future(work) for work in works]
         for task in tasks:
             task.add_done_callback(self._task_ended)
         self.events.emit("daemon.started", "agentd", f"agentd {__version__} is ready")
@@ -162,6 +174,8 @@ class Daemon:
     # -- news -------------------------------------------------------------------------------------------------
 
     def _unit_changed(self, unit: str | None) -> None:
+        if unit is None:
+            self.dropins.units_changed()
         self.models.unit_changed(unit)
         self.units.unit_changed(unit)
 
@@ -233,13 +247,6 @@ class Daemon:
 
     def _bus_status(self) -> BusStatus:
         return BusStatus(self.control.connected, self.control.reconnects, self.control.problem)
-
-
-class _Metrics:
-    """prometheus_client is imported at the first scrape: it costs 80 ms that the start does not need."""
-
-    def __call__(self, surface: Surface, accept: str) -> tuple[str, bytes]:
-        raise NotImplementedError
 
 
 def _agentctl() -> str:

@@ -206,6 +206,10 @@ class Files(Protocol):
 
     async def exists(self, path: str) -> bool: ...
 
+    async def find(self, directory: str, pattern: str) -> tuple[str, ...]:
+        """Paths below the directory that match the glob, sorted; none when the directory does not exist."""
+        ...
+
     async def apply(self, desired: Mapping[str, str | None]) -> Mapping[str, str | None]:
         """Write (text) or remove (None) each path, all or nothing; returns the old texts for an undo."""
         ...

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from agentd.api.operations import BusStatus, Check, ConfigStatus, DaemonStatus, ModelStatus, ServiceVerb
+from agentd.core.render import config_json
 from agentd.core.schema import Settings
+from agentd.core.settings import LoadedConfig
 from agentd.engine.changes import ChangeBook
 from agentd.engine.events import EventLog
 from agentd.engine.loop import ReconcileLoop
@@ -48,17 +48,20 @@ class Surface:
         daemon: Callable[[], DaemonStatus],
         config_status: Callable[[], ConfigStatus],
         bus_status: Callable[[], BusStatus],
-        settings: Callable[[], Settings],
+        config: Callable[[], LoadedConfig],
         reload: Callable[[], Awaitable[ConfigStatus]],
-        exposition: Callable[[Surface, str], tuple[str, bytes]],
+        exposition: Callable[[str], tuple[str, bytes]],
     ) -> None:
         self._parts = parts
         self.daemon = daemon
         self.config_status = config_status
         self.bus_status = bus_status
-        self._settings = settings
+        self._loaded = config
         self._reload = reload
         self._exposition = exposition
+
+    def _settings(self) -> Settings:
+        return self._loaded().settings
 
     # -- reads ------------------------------------------------------------------------------------------------
 
@@ -113,11 +116,10 @@ class Surface:
         return self._parts.dropins.findings()
 
     def config(self) -> Mapping[str, object]:
-        plain: Mapping[str, object] = msgspec.to_builtins(self._settings())
-        return plain
+        return config_json(self._loaded())
 
     def metrics(self, accept: str) -> tuple[str, bytes]:
-        return self._exposition(self, accept)
+        return self._exposition(accept)
 
     async def change(self, change_id: str) -> Change | None:
         try:

@@ -14,7 +14,6 @@ from agentd.adapters.bus_codec import Codec, choose
 from agentd.adapters.bus_errors import reply_error
 from agentd.adapters.bus_transport import Stream, open_stream
 from agentd.core.dbus_frame import ERROR, METHOD_RETURN, SIGNAL, Header, header_key, parse_header
-from agentd.core.dbus_value import wanted_entries
 from agentd.errors import BusError
 
 logger = logging.getLogger(__name__)
@@ -130,7 +129,7 @@ class Bus:
         doing = doing or "read properties"
         frame = await self._exchange(target, "s", [interface], timeout, doing)
         try:
-            return wanted_entries(frame, wanted)
+            return self._codec.entries(frame, wanted)
         except ValueError as error:
             raise BusError("bus-error", f"cannot {doing}: {error}") from error
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from agentd.core.dbus_value import wanted_entries
 from agentd.errors import AgentdError
 
 LIBRARIES = {"fast": "dbus_fast", "next": "dbus_next"}
@@ -56,6 +57,13 @@ class Codec:
             raise ValueError("broken body: it ends early")
         return list(message.body)
 
+    def entries(self, frame: bytes, wanted: Collection[str]) -> dict[str, Any]:
+        """The wanted entries of an a{sv} body, by the way that is quickest with this library."""
+        if self.name == "next":
+            return wanted_entries(frame, wanted)
+        (found,) = self.body(frame)
+        return {name: self.plain(found[name]) for name in wanted if name in found}
+
     def variant(self, signature: str, value: Any) -> Any:
         return self._variant(signature, value)
 
@@ -63,7 +71,7 @@ class Codec:
         """The value without Variant wrappers, at any depth."""
         if isinstance(value, self._variant):
             return self.plain(value.value)
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [self.plain(item) for item in value]
         if isinstance(value, dict):
             return {key: self.plain(item) for key, item in value.items()}

@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,10 @@ class _Step:
 
 
 class LocalFiles:
-    """The Files port below `roots`; a path elsewhere is refused. Directories that a removal leaves empty go too."""
+    """The Files port. With `roots`, a path that is not below one of them is refused, and a directory below them that a
+    removal leaves empty goes too."""
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path] = ()) -> None:
         self._roots = tuple(Path(os.path.normpath(root)) for root in roots)
         self._lock = threading.Lock()
 
@@ -39,6 +40,9 @@ class LocalFiles:
 
     async def exists(self, path: str) -> bool:
         return await asyncio.to_thread(os.path.exists, path)
+
+    async def find(self, directory: str, pattern: str) -> tuple[str, ...]:
+        return await asyncio.to_thread(lambda: tuple(sorted(map(str, Path(directory).glob(pattern)))))
 
     async def apply(self, desired: Mapping[str, str | None]) -> Mapping[str, str | None]:
         # Shielded: a cancelled caller must not see the set half done, nor another one begin meanwhile.
@@ -69,10 +73,13 @@ class LocalFiles:
     def _inside(self, name: str) -> Path:
         path = Path(name)
         normal = os.path.normpath(name)
-        if path.is_absolute() and normal == str(path) and any(root in path.parents for root in self._roots):
+        if path.is_absolute() and normal == name and (not self._roots or self._below_root(path)):
             return path
-        allowed = ", ".join(map(str, self._roots))
+        allowed = ", ".join(map(str, self._roots)) or "/"
         raise AgentdError("file-outside", f"cannot write {name}: it is not below {allowed}")
+
+    def _below_root(self, path: Path) -> bool:
+        return any(root in path.parents for root in self._roots)
 
     def _undo(self, error: OSError, steps: list[_Step], done: list[_Step], made: list[Path]) -> AgentdError:
         """Put the old texts back; the answer says what failed, and also what could not be put back."""
@@ -91,9 +98,9 @@ class LocalFiles:
         hint = f"could not restore: {', '.join(lost)}" if lost else ""
         return AgentdError("file-write", _cannot("write", error), hint=hint)
 
-    def _prune(self, parents: object) -> None:
-        for parent in {p for p in parents if isinstance(p, Path)}:  # type: ignore[attr-defined]
-            if any(root in parent.parents for root in self._roots):
+    def _prune(self, parents: Iterable[Path]) -> None:
+        for parent in set(parents):
+            if self._below_root(parent):
                 with contextlib.suppress(OSError):
                     parent.rmdir()
 

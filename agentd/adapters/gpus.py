@@ -55,7 +55,7 @@ class GpuReader:
         waited = time.monotonic() - self._since
         return GpuSnapshot("nvml", error=f"NVML has not answered for {waited:.0f} s", observed=self._clock())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let the thread go; a call that hangs keeps it until the process ends."""
         if self._thread is not None:
             self._requests.put(None)
@@ -156,7 +156,7 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
 
 
 def _memory(nvml: Any, handle: Any) -> Any:
-    """Version 2 does not count what the driver keeps for itself as used; older drivers know version 1 only."""
+    """Version 2 tells apart what the driver keeps for itself; older drivers know version 1 only."""
     version = getattr(nvml, "nvmlMemory_v2", None)
     if version is not None:
         with contextlib.suppress(nvml.NVMLError):

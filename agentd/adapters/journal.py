@@ -103,7 +103,7 @@ def of_invocation(entries: Sequence[Entry], invocation: str) -> list[Entry]:
 
 def message(entry: Entry) -> str:
     """The entry's text, clean and without secrets; "" when there is none."""
-    text = _CONTROL.sub(" ", _ESCAPES.sub("", _text(entry.get("MESSAGE")))).strip()
+    text = _CONTROL.sub(" ", _ESCAPES.sub("", _text(entry.get("MESSAGE")))).strip("\n").rstrip()
     return redact(text[:LONGEST])
 
 

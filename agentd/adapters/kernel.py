@@ -107,9 +107,9 @@ class LinuxKernel:
 
     def _owner_of(self, links: set[str]) -> int:
         """The first process that has one of these sockets open; 0 when we may not see it."""
-        for entry in os.scandir(self._proc):
-            if entry.name.isdigit() and any(link in links for link in _open_files(entry.path)):
-                return int(entry.name)
+        for name in os.listdir(self._proc):  # noqa: PTH208 - thousands per call
+            if name.isdigit() and any(link in links for link in _open_files(f"{self._proc}/{name}")):
+                return int(name)
         return 0
 
     def _text(self, name: str) -> str:

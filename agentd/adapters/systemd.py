@@ -80,9 +80,10 @@ class SystemdControl:
     def problem(self) -> str:
         return self._link.problem or ("" if self._owner else f"{NAME} is not on the bus")
 
-    async def start_up(self) -> None:
-        """Returns after the first attempt to connect, whatever came of it: see `connected`."""
-        await self._link.start_up()
+    async def start_up(self, patience: float = 2.0) -> None:
+        """Returns once connected, or after `patience` seconds: see `connected` and `problem`. A bus that our own
+        connection starts (by its socket) knows the manager only some milliseconds later."""
+        await self._link.start_up(patience)
 
     async def close(self) -> None:
         if self._refreshing is not None:

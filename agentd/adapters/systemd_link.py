@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from agentd.adapters.bus import Bus, Signal
 from agentd.adapters.systemd_props import NAME
@@ -35,7 +36,7 @@ class Link:
         self._on_signal = on_signal
         self._bus: Bus | None = None
         self._task: asyncio.Task[None] | None = None
-        self._tried = asyncio.Event()
+        self._up = asyncio.Event()
         self.reconnects = 0
         self.problem = "not started"
         """Why there is no connection; "" while there is one."""
@@ -50,11 +51,12 @@ class Link:
             raise BusError("bus-down", f"cannot {doing}: no connection to {NAME} ({self.problem})")
         return self._bus
 
-    async def start_up(self) -> None:
-        """Start connecting; returns after the first attempt, whatever came of it."""
+    async def start_up(self, patience: float) -> None:
+        """Start connecting; returns once connected, or after `patience` seconds while it goes on trying."""
         if self._task is None:
             self._task = asyncio.create_task(self._keep(), name="systemd-link")
-        await self._tried.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._up.wait(), patience)
 
     async def close(self) -> None:
         if self._task is not None:
@@ -69,11 +71,8 @@ class Link:
         while True:
             try:
                 bus = await self._open()
-            except AgentdError as error:
-                if self.problem != error.message:
-                    logger.warning("no connection to systemd, trying again: %s", error.message)
-                self.problem = error.message
-                self._tried.set()
+            except Exception as error:
+                self._failed(error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LONGEST_RETRY)
                 continue
@@ -81,6 +80,14 @@ class Link:
             connections += 1
             self.reconnects = connections - 1
             await self._hold(bus)
+
+    def _failed(self, error: Exception) -> None:
+        """Said once per reason, not once per attempt."""
+        known = isinstance(error, AgentdError)
+        problem = str(error) if known else f"internal error: {error!r}"
+        if self.problem != problem:
+            logger.warning("no connection to systemd, trying again: %s", problem, exc_info=None if known else error)
+        self.problem = problem
 
     async def _open(self) -> Bus:
         bus = await Bus.connect(self.address, on_signal=self._on_signal, library=self._library)
@@ -94,12 +101,13 @@ class Link:
     async def _hold(self, bus: Bus) -> None:
         self._bus = bus
         self.problem = ""
-        self._tried.set()
+        self._up.set()
         try:
             await bus.wait_closed()
             self.problem = f"the bus connection was lost: {bus.lost_because}"
             logger.warning("%s", self.problem)
         finally:
             self._bus = None
+            self._up.clear()
             await bus.close()
             self._on_down()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from agentd.engine.broadcast import Broadcast
 from agentd.errors import AgentdError
@@ -23,6 +23,7 @@ class ChangeBook:
         self._recent: OrderedDict[str, Change] = OrderedDict()
         self._averages: dict[tuple[str | None, str | None], float] = {}
         self.news: Broadcast[Change] = Broadcast()
+        self.on_end: list[Callable[[Change], None]] = []
 
     async def load(self) -> None:
         for change in reversed(await self._store.changes(KEPT)):
@@ -36,6 +37,8 @@ class ChangeBook:
             self._recent.popitem(last=False)
         if change.finished is not None:
             self._learn(change)
+            for listener in self.on_end:
+                listener(change)
         self.news.publish(change)
 
     def find(self, change_id: str) -> Change:

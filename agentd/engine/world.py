@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from agentd.engine.broadcast import Broadcast
 from agentd.ports import Clock
@@ -18,6 +18,7 @@ class World:
         self._slots: dict[str, SlotStatus] = {}
         self._observed: dict[str, float] = {}
         self.gpus = GpuSnapshot()
+        self.gpu_owners: dict[tuple[int, str], int] = {}
         self.service_news: Broadcast[ServiceStatus] = Broadcast()
         self._listeners: list[Callable[[ServiceStatus], None]] = []
 
@@ -48,8 +49,10 @@ class World:
     def put_slot(self, status: SlotStatus) -> None:
         self._slots[status.name] = status
 
-    def put_gpus(self, snapshot: GpuSnapshot) -> None:
+    def put_gpus(self, snapshot: GpuSnapshot, owners: Mapping[tuple[int, str], int]) -> None:
+        """`owners`: (GPU index, unit or "foreign") -> bytes, found when the snapshot was taken."""
         self.gpus = snapshot
+        self.gpu_owners = dict(owners)
         self.seen("gpus")
 
     def keep(self, services: set[str], slots: set[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agentd.engine.world import World
-from agentd.ports import Clock, Gpus
+from agentd.ports import Clock, Gpus, Kernel
+from agentd.types import GpuSnapshot
 
 
 class GpusManager:
@@ -11,8 +12,9 @@ class GpusManager:
 
     name = "gpus"
 
-    def __init__(self, gpus: Gpus, world: World, clock: Clock, *, period: float = 15.0) -> None:
+    def __init__(self, gpus: Gpus, kernel: Kernel, world: World, clock: Clock, *, period: float = 15.0) -> None:
         self._gpus = gpus
+        self._kernel = kernel
         self._world = world
         self._clock = clock
         self._period = period
@@ -23,4 +25,13 @@ class GpusManager:
         if now - self._last < self._period:
             return
         self._last = now
-        self._world.put_gpus(await self._gpus.read())
+        snapshot = await self._gpus.read()
+        self._world.put_gpus(snapshot, self._owners(snapshot))
+
+    def _owners(self, snapshot: GpuSnapshot) -> dict[tuple[int, str], int]:
+        """Bytes by unit; what belongs to no unit is "foreign", so that pids stay out of the metrics."""
+        found: dict[tuple[int, str], int] = {}
+        for process in snapshot.processes:
+            key = (process.gpu, self._kernel.unit_of(process.pid) or "foreign")
+            found[key] = found.get(key, 0) + process.used
+        return found

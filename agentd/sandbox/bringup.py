@@ -106,7 +106,12 @@ class World:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._plan["keep"]:
             kernel.bind(self._plan["keep"], self.home)
-        home.populate(self.home, self._plan["python"], self._plan["package_parent"], units=not self._plan["bare"])
+        home.populate(
+            self.home,
+            python=self._plan["python"],
+            interpreter=self._plan["interpreter"],
+            units=not self._plan["bare"],
+        )
 
     def _mirror(self, homes: Path) -> None:
         """A tmpfs over /home that shows every home that was there."""

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agentd.sandbox import cgroup, delegation, kernel, requirements
+from agentd.sandbox import cgroup, kernel, requirements
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -33,7 +33,9 @@ class Plan:
     argv: tuple[str, ...]
     """The command; empty for a shell-less sandbox that only stays up."""
     python: str
-    package_parent: str
+    """Runs the stand-ins: the standard library is enough for them."""
+    interpreter: str
+    """Runs agentd and agentctl: this installation's, perhaps of a virtual environment."""
     bare: bool = True
     keep: str = ""
     """A directory that becomes HOME and survives; empty for one in memory."""
@@ -56,7 +58,7 @@ class Sandbox:
             cgroup=str(self._cgroup),
             argv=argv,
             python=os.path.realpath(sys.executable),
-            package_parent=str(PACKAGE_PARENT),
+            interpreter=sys.executable,
             bare=bare,
             keep=keep,
             cwd=os.getcwd(),

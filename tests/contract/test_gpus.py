@@ -98,7 +98,7 @@ async def test_memory_and_processes(nvml: StandIn) -> None:
     assert snapshot.processes[:3] == wanted
     await reader.read()
     assert nvml.calls.count("init") == 1
-    reader.close()
+    await reader.close()
 
 
 async def test_the_fake_reads_alike() -> None:
@@ -117,7 +117,7 @@ async def test_an_old_driver_serves(nvml: StandIn) -> None:
     snapshot = await reader.read()
     assert (snapshot.gpus[0].used, snapshot.error) == (10 * GIB, "")
     assert [p.pid for p in snapshot.processes if p.gpu == 0] == [70, 71]
-    reader.close()
+    await reader.close()
 
 
 async def test_none_reads_nothing(nvml: StandIn) -> None:
@@ -134,8 +134,8 @@ async def test_a_machine_without_a_driver(nvml: StandIn) -> None:
     assert nvml.calls.count("init") == 1
     snapshot = await strict.read()
     assert (snapshot.source, snapshot.error) == ("nvml", "cannot read NVML: NVML Shared Library Not Found")
-    auto.close()
-    strict.close()
+    await auto.close()
+    await strict.close()
 
 
 async def test_without_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +143,8 @@ async def test_without_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
     auto, strict = GpuReader("auto"), GpuReader("nvml")
     assert (await auto.read()).source == "none"
     assert (await strict.read()).error == "cannot read NVML: the pynvml module is not installed"
-    auto.close()
-    strict.close()
+    await auto.close()
+    await strict.close()
 
 
 async def test_a_lost_gpu_is_told_and_all_lost_begins_again(nvml: StandIn) -> None:
@@ -161,7 +161,7 @@ async def test_a_lost_gpu_is_told_and_all_lost_begins_again(nvml: StandIn) -> No
     assert (snapshot.source, snapshot.error) == ("nvml", "cannot read NVML: driver/library version mismatch")
     nvml.init_error = None
     assert len((await reader.read()).gpus) == 2
-    reader.close()
+    await reader.close()
 
 
 async def test_a_hanging_call_costs_one_thread_and_no_loop(nvml: StandIn) -> None:
@@ -181,7 +181,7 @@ async def test_a_hanging_call_costs_one_thread_and_no_loop(nvml: StandIn) -> Non
     async with asyncio.timeout(5):
         await reader._pending
     assert (await reader.read()).error == ""
-    reader.close()
+    await reader.close()
 
 
 async def test_concurrent_reads_share_one_call(nvml: StandIn) -> None:
@@ -189,4 +189,4 @@ async def test_concurrent_reads_share_one_call(nvml: StandIn) -> None:
     first, *others = await asyncio.gather(*(reader.read() for _ in range(5)))
     assert all(other is first for other in others)
     assert nvml.calls.count("count") == 1
-    reader.close()
+    await reader.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from fnmatch import fnmatch
 
 from agentd.errors import AgentdError
 
@@ -24,6 +25,10 @@ class FakeFiles:
     async def exists(self, path: str) -> bool:
         await asyncio.sleep(0)
         return path in self.texts or any(known.startswith(path.rstrip("/") + "/") for known in self.texts)
+
+    async def find(self, directory: str, pattern: str) -> tuple[str, ...]:
+        await asyncio.sleep(0)
+        return tuple(sorted(path for path in self.texts if fnmatch(path, f"{directory}/{pattern}")))
 
     async def apply(self, desired: Mapping[str, str | None]) -> Mapping[str, str | None]:
         await asyncio.sleep(0)

@@ -366,7 +366,7 @@ async def test_no_bus_at_start_and_later_there_is_one(library: str, tmp_path: Pa
     bus = os.environ["XDG_RUNTIME_DIR"] + "/bus"
     link = tmp_path / "bus"
     systemd = SystemdControl(address=f"unix:path={link}", library=library)
-    await systemd.start_up()
+    await systemd.start_up(patience=0.2)
     assert not systemd.connected
     assert "no such file or directory" in systemd.problem
     with pytest.raises(AgentdError, match=r"no connection to org\.freedesktop\.systemd1") as caught:

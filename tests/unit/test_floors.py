@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "agentd"
 MAX_LINES = 300
 
-_BASE = frozenset({"errors", "types", "paths"})
+_BASE = frozenset({"errors", "types", "paths", "resources"})
 _CORE = _BASE | {"core", "wire"}
 _PORTS = _CORE | {"ports"}
 _MANAGERS = _PORTS | {"engine", "managers"}
@@ -28,6 +28,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
     "types": frozenset({"errors"}),
     "paths": frozenset(),
+    "resources": frozenset({"paths"}),
     "core": frozenset({"errors", "types", "core"}),
     "wire": frozenset({"errors", "types"}),
     "ports": _CORE,
@@ -37,9 +38,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "metrics": _MANAGERS | {"metrics"},
     "api": _MANAGERS | {"api"},
     "logs": _BASE | {"core"},
-    "offline": _ALL | {"offline"},
+    "offline": _ALL,
     "surface": _ALL | {"surface"},
-    "daemon": _ALL | {"daemon", "surface"},
+    "telemetry": _ALL | {"telemetry"},
+    "daemon": _ALL | {"daemon", "surface", "telemetry"},
     "__main__": _ALL | {"daemon", "offline"},
     "client": _BASE | {"wire", "client"},
     "sandbox": _BASE | {"wire", "client", "sandbox"},
@@ -68,7 +70,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
 IMPURE = frozenset(
     {
         *("asyncio", "concurrent", "glob", "http", "io", "logging", "multiprocessing", "os", "random", "secrets"),
-        *("select", "selectors", "shutil", "signal", "socket", "sqlite3", "subprocess", "tempfile", "threading"),
+        *("select", "selectors", "shutil", "socket", "sqlite3", "subprocess", "tempfile", "threading"),
         *("time", "urllib.request"),
     }
 )

@@ -15,10 +15,10 @@ RUNNING = (ActiveState.ACTIVE, ActiveState.ACTIVATING, ActiveState.RELOADING, Ac
 
 async def look(owner: SlotOwner, events: EventLog) -> None:
     """Compare the slot with reality and take note; the only thing it ever stops is a second model."""
-    if owner.busy:
+    if owner.busy():
         return
     states = await owner.ctx.briefs()
-    if owner.busy:
+    if owner.busy():
         return  # A request came in while systemd was asked; its own reads count now.
     running = [name for name in owner.ctx.models if states[name].active_state in RUNNING]
     if len(running) > 1 and owner.ctx.slot.exclusive:

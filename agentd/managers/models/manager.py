@@ -47,7 +47,7 @@ class ModelsManager:
             change = cut_off.pop(owner.ctx.name, None)
             if change is not None:
                 await self._recover(owner, change)
-            if not owner.busy:
+            if not owner.busy():
                 await look(owner, self._events)
             self._arm_lease(owner)
             self._begin_default(owner)
@@ -134,7 +134,7 @@ class ModelsManager:
     def end_lease(self, slot: str) -> Change | None:
         """Give the slot back now; the change that restores the model, or None when there is none to restore."""
         owner = self._owner(slot)
-        if owner.state is not State.LEASED or owner.busy:
+        if owner.state is not State.LEASED or owner.busy():
             raise AgentdError("no-lease", f"slot {owner.ctx.name} is not leased")
         return self._end_lease(owner)
 
@@ -158,7 +158,7 @@ class ModelsManager:
     def revive(self, model: str) -> bool:
         """Bring back a model that systemd has given up, if it is still the one that is wanted."""
         owner = self._owner_of(model)
-        if owner.busy or owner.resident is not None or owner.record.desired != model or owner.state is State.WEDGED:
+        if owner.busy() or owner.resident is not None or owner.record.desired != model or owner.state is State.WEDGED:
             return False
         self._ask(owner, Ask("switch", model, force=True, origin="recovery"))
         return True
@@ -209,7 +209,7 @@ class ModelsManager:
     def _begin_default(self, owner: SlotOwner) -> None:
         """An empty slot gets its default at start, unless it was emptied on purpose or is lent out."""
         record, default = owner.record, owner.ctx.slot.default
-        if owner.busy or owner.resident is not None or owner.state is State.LEASED or not default:
+        if owner.busy() or owner.resident is not None or owner.state is State.LEASED or not default:
             return
         if record.decided and record.desired is None:
             return
@@ -218,7 +218,7 @@ class ModelsManager:
     def _arm_lease(self, owner: SlotOwner) -> None:
         """One timer per lease; after a restart of agentd the lease goes on or, when past, ends now."""
         name, until = owner.ctx.name, owner.record.lease_until
-        if until is None or owner.busy:
+        if until is None or owner.busy():
             return
         if owner.resident is None and owner.state in (State.IDLE, State.DEGRADED):
             owner.state = State.LEASED
@@ -231,7 +231,7 @@ class ModelsManager:
 
     def _lease_over(self, name: str) -> None:
         owner = self._owners.get(name)
-        if owner is None or owner.busy or owner.record.lease_until is None:
+        if owner is None or owner.busy() or owner.record.lease_until is None:
             return
         if owner.record.lease_until > self._ports.clock.time() + 0.5:
             self._arm_lease(owner)  # Extended, or the wall clock was set back.

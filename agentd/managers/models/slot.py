@@ -68,7 +68,6 @@ class SlotOwner:
             cause=self.cause,
         )
 
-    @property
     def busy(self) -> bool:
         return self.run is not None
 

@@ -133,7 +133,7 @@ class UnitsManager:
     def _plan_recovery(self, watch: ServiceWatch) -> None:
         if watch.name in self._recoveries:
             return
-        delay = watch.failures.next_recovery(watch.service.recovery, random.random())  # noqa: S311 (jitter)
+        delay = watch.failures.next_recovery(watch.service.recovery, random.random())
         if delay is None:
             text = f"{watch.name} stays down: systemd gave it up and the recovery policy allows no further try"
             self._events.emit("service.given-up", watch.name, text)

@@ -24,6 +24,7 @@ Failure = Literal[
     "slow-stop",
     "sleep-keeps-memory",
     "wake-500",
+    "never-unloads",
 ]
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agentd.sandbox.gpu import GIB, Memory
-from standins.behaviour import Behaviour
-from standins.title import set_title
-from standins.web import log
+from agentd.sandbox.standins.behaviour import Behaviour
+from agentd.sandbox.standins.title import set_title
+from agentd.sandbox.standins.web import log
 
 CONTEXT_BYTES = 256 * 1024**2
 """What a CUDA context takes before any weight is loaded."""

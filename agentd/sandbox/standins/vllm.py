@@ -11,9 +11,9 @@ import threading
 import time
 from dataclasses import dataclass
 
-from standins import behaviour, engine
-from standins.vllm_api import Api, make_handler
-from standins.web import Server, log
+from agentd.sandbox.standins import behaviour, engine
+from agentd.sandbox.standins.vllm_api import Api, make_handler
+from agentd.sandbox.standins.web import Server, log
 
 VERSION = "0.33.0"
 _BOOLEAN = frozenset({

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from standins.behaviour import Behaviour
-from standins.engine import Engine
-from standins.web import JSON, Handler
+from agentd.sandbox.standins.behaviour import Behaviour
+from agentd.sandbox.standins.engine import Engine
+from agentd.sandbox.standins.web import JSON, Handler
 
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 _VERSION = "0.33.0"

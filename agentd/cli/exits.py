@@ -1,0 +1,40 @@
+"""Exit codes from error kinds and outcomes. Plain numbers, since enum and dataclasses would cost half of the start-up;
+a test keeps them equal to types.ExitCode."""
+
+from __future__ import annotations
+
+OK, FAILED, USAGE, REFUSED, DRAIN_REFUSED, ROLLED_BACK, DEGRADED, WEDGED, BUSY, CANCELLED = range(10)
+INTERRUPTED = 130
+
+OUTCOMES = {
+    "done": OK,
+    "already": OK,
+    "recovered": OK,
+    "refused": REFUSED,
+    "drain-refused": DRAIN_REFUSED,
+    "rolled-back": ROLLED_BACK,
+    "degraded": DEGRADED,
+    "wedged": WEDGED,
+    "cancelled": CANCELLED,
+}
+KINDS = {
+    "usage": USAGE,
+    "bad-request": USAGE,
+    "model-not-found": USAGE,
+    "service-not-found": USAGE,
+    "slot-not-found": USAGE,
+    "change-not-found": USAGE,
+    "conflict": BUSY,
+    "cooldown": REFUSED,
+    "wedged": WEDGED,
+}
+
+
+def of_kind(kind: str) -> int:
+    return KINDS.get(kind, FAILED)
+
+
+def of_change(change: dict[str, object]) -> int:
+    """Of a finished change; of one that still runs, OK."""
+    code = change.get("exit_code")
+    return code if isinstance(code, int) else OUTCOMES.get(str(change.get("outcome") or "done"), FAILED)

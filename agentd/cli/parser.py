@@ -1,0 +1,105 @@
+"""argparse made from the table, for the one command that was typed: errors name it and point to its help."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from agentd.cli import durations
+from agentd.cli.commands import COMMANDS, GROUPS
+from agentd.cli.table import Arg, Command, Opt
+from agentd.errors import AgentdError
+
+
+class UsageError(AgentdError):
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__("usage", message, hint=hint)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (in: {self.prog})", f"see: {self.prog} --help")
+
+
+def for_command(command: Command) -> Parser:
+    parser = Parser(
+        prog=f"agentctl {command.name}",
+        description=command.summary[0].upper() + command.summary[1:] + ".",
+        epilog="\n".join(["examples:", *(f"  {e}" for e in command.examples)]) if command.examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for arg in command.args:
+        _add_arg(parser, arg)
+    for opt in command.opts:
+        _add_opt(parser, opt)
+    return parser
+
+
+def overview() -> str:
+    """What `agentctl --help` prints."""
+    width = max(len(c.name) for c in COMMANDS)
+    lines = ["usage: agentctl COMMAND [OPTION]...", "", "Model servers under systemd: see them, switch them.", ""]
+    for group in GROUPS:
+        lines += [f"{group}:", *(f"  {c.name:<{width}}  {c.summary}" for c in COMMANDS if c.group == group), ""]
+    lines += ["Every command: --help, --json, --socket PATH. Exit codes: 0 done, 1 failed, 2 usage, 3 refused before"]
+    lines += ["anything was touched, 4 requests still run, 5 failed and rolled back, 6 failed and the slot is empty,"]
+    lines += ["7 GPU memory never freed, 8 busy with another change, 9 cancelled, 130 interrupted."]
+    return "\n".join(lines)
+
+
+def unknown_command(argv: list[str]) -> UsageError:
+    word = argv[0]
+    below = [c for c in COMMANDS if c.words[0] == word]
+    if below:
+        what = " or ".join(f'"agentctl {c.name}"' for c in below)
+        if word == "switch" and len(argv) > 1:
+            return UsageError(
+                f'no command "switch {argv[1]}"', f'did you mean "agentctl switch-model {argv[1]}"? (or {what})'
+            )
+        return UsageError(f'"{word}" needs one more word', f"it is {what}")
+    close = difflib.get_close_matches(word, [c.name for c in COMMANDS] + [c.words[0] for c in COMMANDS], n=1)
+    return UsageError(f'no command "{word}"', f'did you mean "{close[0]}"?' if close else "see: agentctl --help")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f'did you mean "{close[0]}"?' if close else "there are: " + (", ".join(names) or "none")
+
+
+def _add_arg(parser: Parser, arg: Arg) -> None:
+    if arg.many:
+        parser.add_argument(arg.name, help=arg.help, metavar=arg.name.upper(), nargs=arg.many)
+    elif arg.choices:
+        parser.add_argument(arg.name, help=arg.help, metavar=arg.name.upper(), choices=arg.choices)
+    else:
+        parser.add_argument(arg.name, help=arg.help, metavar=arg.name.upper())
+
+
+def _add_opt(parser: Parser, opt: Opt) -> None:
+    if not opt.value:
+        parser.add_argument(*opt.flags, action="store_true", help=opt.help)
+    elif opt.choices:
+        parser.add_argument(*opt.flags, choices=opt.choices, default=opt.default, help=opt.help)
+    else:
+        kind = _KINDS[opt.kind]
+        parser.add_argument(*opt.flags, metavar=opt.value, type=kind, default=opt.default, help=opt.help)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return durations.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 10000:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number from 0 to 10000')
+    return int(text)
+
+
+_KINDS: dict[str, Callable[[str], object]] = {"text": str, "seconds": _seconds, "count": _count}

@@ -1,0 +1,74 @@
+"""A change as it goes: one line per finished phase with its time, and on a terminal a live line for the one that runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentd.cli.durations import span
+from agentd.cli.terminal import Terminal, clean
+
+FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+PHASE_WIDTH = 10
+
+Change = dict[str, Any]
+
+
+class Progress:
+    """Feed it every state of the change and, on a terminal, the time; it writes each phase once."""
+
+    def __init__(self, out: Terminal) -> None:
+        self._out = out
+        self._printed = 0
+        self._headed = False
+        self._drawn = False
+        self._frame = 0
+
+    def update(self, change: Change, now: float) -> None:
+        if not self._headed:
+            self._headed = True
+            self._line(headline(change))
+        for index, phase in enumerate(change["phases"]):
+            if index >= self._printed and phase["seconds"] is not None:
+                self._line(phase_line(phase))
+                self._printed = index + 1
+        self.tick(change, now)
+
+    def tick(self, change: Change, now: float) -> None:
+        """Draw the running phase with the time it has taken so far."""
+        running = next((p for p in reversed(change["phases"]) if p["seconds"] is None), None)
+        if not self._out.live or change["finished"] is not None or running is None:
+            return
+        self._frame += 1
+        text = (
+            f"{FRAMES[self._frame % len(FRAMES)]} {running['phase']:<{PHASE_WIDTH}}  {span(now - running['started'])}"
+        )
+        if running["detail"]:
+            text += f"  {clean(running['detail'])}"
+        self._out.write(f"\r{text[: self._out.width - 1]}\x1b[K")
+        self._drawn = True
+
+    def close(self) -> None:
+        """Take the live line away, so that what follows starts on a clean one."""
+        if self._drawn:
+            self._out.write("\r\x1b[K")
+            self._drawn = False
+
+    def _line(self, text: str) -> None:
+        self.close()
+        self._out.line(text)
+        self._out.flush()
+
+
+def headline(change: Change) -> str:
+    if change["kind"] == "switch":
+        what = f"switching {change['previous'] or 'an empty slot'} to {change['target']}"
+    else:
+        what = {"unload": "unloading", "lease": "lending out"}.get(change["kind"], change["kind"])
+        what += f" {change['previous']}" if change["previous"] and change["kind"] == "unload" else ""
+    return clean(f"{what} (slot {change['slot']}, change {change['id']})")
+
+
+def phase_line(phase: dict[str, Any]) -> str:
+    text = f"  {phase['phase']:<{PHASE_WIDTH}}  {span(phase['seconds'] or 0.0):>9}"
+    detail = phase["detail"] or ("" if phase["result"] in ("", "pass") else phase["result"])
+    return f"{text}  {clean(detail)}".rstrip()

@@ -1,0 +1,68 @@
+"""agentctl status"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentd.cli import exits
+from agentd.cli.context import Context
+from agentd.cli.durations import span
+from agentd.cli.services import service_rows
+from agentd.cli.terminal import Terminal, clean
+
+RESTING = ("idle", "active", "leased", "degraded", "wedged")
+
+
+def run(ctx: Context) -> int:
+    status = ctx.client.get("/v1/status")
+    wrong = concerns(status)
+    if ctx.json:
+        ctx.print_json(status)
+    else:
+        _show(ctx.out, status, wrong)
+    return exits.FAILED if ctx.args.check and wrong else exits.OK
+
+
+def concerns(status: dict[str, Any]) -> list[str]:
+    """What is not as it should be, one sentence each."""
+    found = [f"agentd: {c['name']}: {c['detail'] or 'failed'}" for c in status["checks"] if not c["ok"]]
+    if not status["config"]["valid"] and not any(c["name"] == "config" for c in status["checks"] if not c["ok"]):
+        found.append("agentd: the configuration's files are not valid; see: agentctl config check")
+    for slot in status["slots"]:
+        if slot["state"] in ("degraded", "wedged"):
+            found.append(f"slot {slot['name']}: {slot['state']}" + (f": {slot['cause']}" if slot["cause"] else ""))
+    for service in status["services"]:
+        if service["crash_loop"] or service["health"] in ("failed", "missing", "unready", "degraded"):
+            word = "crash loop" if service["crash_loop"] else service["health"]
+            found.append(f"{service['name']}: {word}" + (f": {service['cause']}" if service["cause"] else ""))
+    return found
+
+
+def _show(out: Terminal, status: dict[str, Any], wrong: list[str]) -> None:
+    daemon, now = status["daemon"], status["time"]
+    word = out.paint("ready", "green") if status["ready"] else out.paint("not ready", "red")
+    out.line(f"agentd {daemon['version']}: {word}, {daemon['scope']} scope, up {span(now - daemon['started'])}")
+    for slot in status["slots"]:
+        out.line()
+        _slot(out, slot, now)
+    if status["services"]:
+        out.line()
+        out.table(("SERVICE", "ROLE", "HEALTH", "SINCE", "RESTARTS", "UNIT"), service_rows(status["services"], now))
+    if wrong:
+        out.line()
+        for sentence in wrong:
+            out.line(out.paint("! ", "red") + clean(sentence))
+
+
+def _slot(out: Terminal, slot: dict[str, Any], now: float) -> None:
+    state = slot["state"] if slot["state"] in RESTING else f"busy: {slot['state']}"
+    resident = out.paint(clean(slot["resident"] or "empty"), "bold")
+    default = f" (default {slot['default']})" if slot["default"] and slot["default"] != slot["resident"] else ""
+    out.line(f"slot {slot['name']}: {resident}, {out.word(state)}{default}")
+    if slot["change"]:
+        out.line(f"  change {slot['change']}; follow it with: agentctl switch status {slot['change']} --follow")
+    if slot["lease_until"]:
+        out.line(f"  lent out for another {span(max(0.0, slot['lease_until'] - now))}; end it with: agentctl lease end")
+    for model, until in slot["cooldowns"].items():
+        if until > now:
+            out.line(clean(f"  {model} failed a moment ago; refused for {span(until - now)} unless --force is given"))

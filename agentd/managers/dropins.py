@@ -1,0 +1,172 @@
+"""The drop-ins that keep a promise without us: `exclusive` for a slot's models, `readiness` for gated services.
+
+Declared here, written as one set, loaded by one daemon-reload, then proved from what systemd says it loaded. A file
+that somebody edited is shown and left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+from agentd.core import dropin
+from agentd.core.dropin import DropIn
+from agentd.core.probes import effective_probes
+from agentd.core.schema import Service, Settings
+from agentd.engine.events import EventLog
+from agentd.errors import AgentdError
+from agentd.ports import Files, UnitControl
+from agentd.types import ProbeKind, UnitState
+
+log = logging.getLogger(__name__)
+
+OURS = f"*.d/{dropin.NUMBER}-agentd-*.conf"
+HANDLED = (dropin.Purpose.EXCLUSIVE, dropin.Purpose.READINESS)
+
+
+class DropinsManager:
+    name = "dropins"
+
+    def __init__(self, control: UnitControl, files: Files, events: EventLog, *, unit_dir: str, agentctl: str) -> None:
+        self._control = control
+        self._files = files
+        self._events = events
+        self._unit_dir = unit_dir.rstrip("/")
+        self._agentctl = agentctl
+        self._settings = Settings()
+        self._findings: list[dict[str, object]] = []
+        self._stale = True
+
+    def findings(self) -> Sequence[Mapping[str, object]]:
+        return tuple(self._findings)
+
+    def units_changed(self) -> None:
+        """systemd was reloaded, re-executed or lost from sight: verify at the next pass."""
+        self._stale = True
+
+    async def apply(self, settings: Settings) -> None:
+        """Write what is missing, reload once if anything changed, restore everything when it is not loaded."""
+        self._settings = settings
+        self._stale = True
+        plan = await self._plan()
+        if plan.writes:
+            await self._install(plan)
+        await self.ensure()
+
+    async def ensure(self) -> None:
+        if not self._stale:
+            return
+        self._stale = False
+        try:
+            plan = await self._plan()
+            await self._verify(plan)
+        except AgentdError:
+            self._stale = True
+            raise
+
+    # -- declared ---------------------------------------------------------------------------------------------
+
+    def _declared(self) -> list[DropIn]:
+        settings = self._settings
+        found: list[DropIn] = []
+        for name, slot in settings.slots.items():
+            if slot.exclusive:
+                found += dropin.exclusive([settings.services[m].unit for m in settings.models(name)])
+        gates = (self._gate(service) for service in settings.services.values())
+        return found + [gate for gate in gates if gate is not None]
+
+    def _gate(self, service: Service) -> DropIn | None:
+        probes = effective_probes(service)
+        probe = probes.get(ProbeKind.READINESS)
+        if not service.gate or probe is None or probe.http is None:
+            return None
+        path = probe.http.path
+        url = path if "://" in path else service.url.rstrip("/") + path
+        startup = probes.get(ProbeKind.STARTUP, probe)
+        seconds = startup.initial_delay + startup.period * startup.failure_threshold
+        if service.model is not None:
+            seconds = service.model.ready_timeout
+        return dropin.readiness(service.unit, url, seconds, agentctl=self._agentctl)
+
+    # -- on disk ----------------------------------------------------------------------------------------------
+
+    async def _plan(self) -> dropin.Plan:
+        """Only purposes that this manager handles; a security drop-in is somebody else's."""
+        names = tuple(f"-agentd-{purpose.value}.conf" for purpose in HANDLED)
+        found = [p for p in await self._files.find(self._unit_dir, OURS) if p.endswith(names)]
+        declared = self._declared()
+        paths = {self._relative(p) for p in found} | {d.path for d in declared}
+        existing = {path: await self._files.read(f"{self._unit_dir}/{path}") for path in sorted(paths)}
+        return dropin.plan(declared, existing)
+
+    def _relative(self, path: str) -> str:
+        return path.removeprefix(self._unit_dir + "/")
+
+    async def _install(self, plan: dropin.Plan) -> None:
+        writes = {f"{self._unit_dir}/{path}": text for path, text in plan.writes.items()}
+        old = await self._files.apply(writes)
+        try:
+            await self._control.reload()
+            missing = self._not_loaded(plan.writes, await self._states())
+        except AgentdError:
+            await self._files.apply(old)
+            raise
+        if missing:
+            await self._files.apply(old)
+            await self._control.reload()
+            raise AgentdError("dropin-not-loaded", f"systemd does not load {', '.join(missing)}; nothing was changed")
+        self._events.emit(
+            "dropins.installed", "agentd", f"{len(writes)} drop-ins written and loaded", files=", ".join(sorted(writes))
+        )
+
+    # -- loaded -----------------------------------------------------------------------------------------------
+
+    async def _states(self) -> dict[str, UnitState]:
+        units = sorted({d.unit for d in self._declared()})
+        return {unit: await self._control.show(unit) for unit in units}
+
+    def _not_loaded(self, paths: Iterable[str], states: Mapping[str, UnitState]) -> list[str]:
+        """Of the declared files among `paths`, those that systemd has not taken in for a unit that exists."""
+        unit_of = {d.path: d.unit for d in self._declared()}
+        loaded = [(path, states[unit_of[path]]) for path in paths if path in unit_of]
+        full = {path: f"{self._unit_dir}/{path}" for path, _ in loaded}
+        return [full[p] for p, state in loaded if state.exists and full[p] not in state.dropin_paths]
+
+    async def _verify(self, plan: dropin.Plan) -> None:
+        findings = [
+            _finding(path.partition(".d/")[0], path, "edited", "the file was edited by hand and is kept",
+                     "remove the file and run: agentctl reload")
+            for path in plan.kept
+        ]  # fmt: skip
+        for path in plan.writes:
+            findings.append(_finding(path.partition(".d/")[0], path, "missing", "the file is not as it should be",
+                                     "agentctl reload"))  # fmt: skip
+        states = await self._states()
+        declared = [d.path for d in self._declared() if d.path not in plan.kept and d.path not in plan.writes]
+        for path in self._not_loaded(declared, states):
+            unit = self._relative(path).partition(".d/")[0]
+            findings.append(_finding(unit, path, "not-loaded", "systemd has not loaded the file",
+                                     "systemctl --user daemon-reload"))  # fmt: skip
+        findings += self._exclusion(states)
+        if findings != self._findings:
+            for finding in findings:
+                log.warning("dropins.finding", extra={"data": finding})
+        self._findings = findings
+
+    def _exclusion(self, states: Mapping[str, UnitState]) -> list[dict[str, object]]:
+        """Each unit of an exclusive slot must really conflict with every other, whatever the files say."""
+        findings = []
+        for name, slot in self._settings.slots.items():
+            units = {self._settings.services[m].unit for m in self._settings.models(name)}
+            for unit in sorted(units & set(states)) if slot.exclusive else ():
+                missing = sorted(units - {unit} - states[unit].conflicts)
+                if states[unit].exists and missing:
+                    cause = f"systemd does not know that it conflicts with {', '.join(missing)}"
+                    findings.append(_finding(unit, "Conflicts=", "not-loaded", cause, "agentctl reload"))
+        return findings
+
+
+def _finding(subject: str, aspect: str, verdict: str, cause: str, fix: str) -> dict[str, object]:
+    return {
+        "subject": subject, "aspect": aspect, "verdict": verdict, "severity": "warning", "cause": cause, "fix": fix,
+    }  # fmt: skip
