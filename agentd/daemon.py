@@ -37,7 +37,7 @@ from agentd.managers.units.manager import UnitsManager
 from agentd.managers.units.watch import UnitPorts
 from agentd.surface import Parts, Surface
 from agentd.telemetry import Telemetry
-from agentd.types import Scope
+from agentd.types import Change, Scope
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,9 @@ class Daemon:
             revive=self.models.revive,
         )
         self.dropins = DropinsManager(self.control, files, self.events, unit_dir=str(unit_dir), agentctl=_agentctl())
+        self.gpu_memory = GpusManager(self.gpus, kernel, self.world, clock)
         self.loop = ReconcileLoop(
-            (self.dropins, self.units, self.models, GpusManager(self.gpus, kernel, self.world, clock)),
+            (self.dropins, self.units, self.models, self.gpu_memory),
             self.notifier,
             period=settings.daemon.resync,
         )
@@ -96,7 +97,7 @@ class Daemon:
             config=self._config_status,
             bus=self._bus_status,
         )
-        self.changes.on_end.append(self.telemetry.record)
+        self.changes.on_end += [self.telemetry.record, self._change_ended]
         parts = Parts(
             self.control, self.store, self.events, self.changes, self.world, self.loop, self.models, self.dropins
         )
@@ -178,6 +179,12 @@ class Daemon:
             self.dropins.units_changed()
         self.models.unit_changed(unit)
         self.units.unit_changed(unit)
+
+    def _change_ended(self, change: Change) -> None:
+        if change.target is not None and change.exit_code == 0:
+            self.units.hurry(change.target)
+        self.gpu_memory.expire()
+        self.loop.wake()
 
     def _say(self, text: str) -> None:
         if text != self._status:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from agentd.adapters.bus import Bus, Signal
+from agentd.adapters.bus_codec import choose
 from agentd.adapters.systemd_props import NAME
 from agentd.errors import AgentdError, BusError
 
@@ -30,7 +31,7 @@ class Link:
         library: str = "auto",
     ) -> None:
         self.address = address
-        self._library = library
+        self._library = choose(library).name  # a wrong choice is an error now, not at every attempt
         self._prepare = prepare
         self._on_down = on_down
         self._on_signal = on_signal

@@ -11,7 +11,10 @@ _PORTS = {"http": 80, "https": 443, "redis": 6379}
 
 
 def ask(url: str, expect: tuple[int, ...], timeout: float) -> str:
-    """ "" when the service answers as it should, else why it does not. Raises UsageError for a url that nobody can ask."""
+    """Why the service does not answer as it should; "" when it does.
+
+    Raises UsageError for a url that nobody can ask.
+    """
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
     host, port = _host_port(url, scheme, authority)

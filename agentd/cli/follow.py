@@ -116,5 +116,5 @@ def _goes_on(change: dict[str, Any], why: str) -> None:
     change_id = change["id"]
     terminal.error(
         f"{why}: change {change_id} goes on without us",
-        f"follow it with: agentctl switch status {change_id} --follow; cancel it with: agentctl switch cancel {change_id}",
+        f"follow it with: agentctl switch status {change_id} --follow; cancel it: agentctl switch cancel {change_id}",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from agentd.errors import AgentdError
 
@@ -92,7 +93,7 @@ def _help(words: list[str]) -> int:
     return 0
 
 
-def _module(name: str):  # type: ignore[no-untyped-def]
+def _module(name: str) -> Any:
     from importlib import import_module
 
     return import_module(f"agentd.cli.{name}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Callable, Iterable
+import os
+import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from agentd.cli import durations
@@ -18,6 +19,13 @@ class UsageError(AgentdError):
         super().__init__("usage", message, hint=hint)
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse makes a formatter for every option that it is told of, and would load shutil each time for the width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=_width())
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (in: {self.prog})", f"see: {self.prog} --help")
@@ -28,7 +36,7 @@ def for_command(command: Command) -> Parser:
         prog=f"agentctl {command.name}",
         description=command.summary[0].upper() + command.summary[1:] + ".",
         epilog="\n".join(["examples:", *(f"  {e}" for e in command.examples)]) if command.examples else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
     for arg in command.args:
@@ -60,14 +68,10 @@ def unknown_command(argv: list[str]) -> UsageError:
                 f'no command "switch {argv[1]}"', f'did you mean "agentctl switch-model {argv[1]}"? (or {what})'
             )
         return UsageError(f'"{word}" needs one more word', f"it is {what}")
-    close = difflib.get_close_matches(word, [c.name for c in COMMANDS] + [c.words[0] for c in COMMANDS], n=1)
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, [*(c.name for c in COMMANDS), *(c.words[0] for c in COMMANDS)], n=1)
     return UsageError(f'no command "{word}"', f'did you mean "{close[0]}"?' if close else "see: agentctl --help")
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f'did you mean "{close[0]}"?' if close else "there are: " + (", ".join(names) or "none")
 
 
 def _add_arg(parser: Parser, arg: Arg) -> None:
@@ -87,6 +91,13 @@ def _add_opt(parser: Parser, opt: Opt) -> None:
     else:
         kind = _KINDS[opt.kind]
         parser.add_argument(*opt.flags, metavar=opt.value, type=kind, default=opt.default, help=opt.help)
+
+
+def _width() -> int:
+    try:
+        return max(60, min(100, os.get_terminal_size(sys.stdout.fileno()).columns - 2))
+    except (OSError, ValueError):
+        return 100
 
 
 def _seconds(text: str) -> float:

@@ -1,4 +1,4 @@
-"""A change as it goes: one line per finished phase with its time, and on a terminal a live line for the one that runs."""
+"""A change as it goes: a line per finished phase with its time; on a terminal, a live line for the one that runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Progress:
             f"{FRAMES[self._frame % len(FRAMES)]} {running['phase']:<{PHASE_WIDTH}}  {span(now - running['started'])}"
         )
         if running["detail"]:
-            text += f"  {clean(running['detail'])}"
+            text = f"{text}  {clean(running['detail'])}"
         self._out.write(f"\r{text[: self._out.width - 1]}\x1b[K")
         self._drawn = True
 
@@ -60,11 +60,12 @@ class Progress:
 
 
 def headline(change: Change) -> str:
-    if change["kind"] == "switch":
+    kind = str(change["kind"])
+    if kind == "switch":
         what = f"switching {change['previous'] or 'an empty slot'} to {change['target']}"
     else:
-        what = {"unload": "unloading", "lease": "lending out"}.get(change["kind"], change["kind"])
-        what += f" {change['previous']}" if change["previous"] and change["kind"] == "unload" else ""
+        what = {"unload": "unloading", "lease": "lending out"}.get(kind, kind)
+        what += f" {change['previous']}" if change["previous"] and kind == "unload" else ""
     return clean(f"{what} (slot {change['slot']}, change {change['id']})")
 
 

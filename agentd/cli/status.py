@@ -28,14 +28,24 @@ def concerns(status: dict[str, Any]) -> list[str]:
     found = [f"agentd: {c['name']}: {c['detail'] or 'failed'}" for c in status["checks"] if not c["ok"]]
     if not status["config"]["valid"] and not any(c["name"] == "config" for c in status["checks"] if not c["ok"]):
         found.append("agentd: the configuration's files are not valid; see: agentctl config check")
-    for slot in status["slots"]:
-        if slot["state"] in ("degraded", "wedged"):
-            found.append(f"slot {slot['name']}: {slot['state']}" + (f": {slot['cause']}" if slot["cause"] else ""))
-    for service in status["services"]:
-        if service["crash_loop"] or service["health"] in ("failed", "missing", "unready", "degraded"):
-            word = "crash loop" if service["crash_loop"] else service["health"]
-            found.append(f"{service['name']}: {word}" + (f": {service['cause']}" if service["cause"] else ""))
-    return found
+    return [
+        *found,
+        *filter(None, map(_slot_concern, status["slots"])),
+        *filter(None, map(_concern, status["services"])),
+    ]
+
+
+def _slot_concern(slot: dict[str, Any]) -> str:
+    if slot["state"] not in ("degraded", "wedged"):
+        return ""
+    return f"slot {slot['name']}: {slot['state']}" + (f": {slot['cause']}" if slot["cause"] else "")
+
+
+def _concern(service: dict[str, Any]) -> str:
+    if not service["crash_loop"] and service["health"] not in ("failed", "missing", "unready", "degraded"):
+        return ""
+    word = "crash loop" if service["crash_loop"] else service["health"]
+    return f"{service['name']}: {word}" + (f": {service['cause']}" if service["cause"] else "")
 
 
 def _show(out: Terminal, status: dict[str, Any], wrong: list[str]) -> None:

@@ -53,14 +53,14 @@ class Terminal:
         """Left-aligned columns; a cell that is a known state is coloured."""
         cells = [[clean(cell) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-        self._row(header, widths, indent, lambda text, padded: self.paint(padded, "dim"))
+        self._row(header, widths, indent, ["dim"] * len(header))
         for row in cells:
-            self._row(row, widths, indent, lambda text, padded: self.paint(padded, TONES.get(text, "")))
+            self._row(row, widths, indent, [TONES.get(cell, "") for cell in row])
 
-    def _row(self, row: Sequence[str], widths: Sequence[int], indent: str, paint) -> None:  # type: ignore[no-untyped-def]
-        last = len(row) - 1
-        padded = [paint(c, c if i == last else c.ljust(w)) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        self.line((indent + "  ".join(padded)).rstrip())
+    def _row(self, row: Sequence[str], widths: Sequence[int], indent: str, tones: Sequence[str]) -> None:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        padded[-1] = row[-1]
+        self.line((indent + "  ".join(map(self.paint, padded, tones))).rstrip())
 
     def _fitting(self, text: str) -> str:
         """What the stream's encoding cannot say becomes a question mark, not an error."""

@@ -20,6 +20,10 @@ class GpusManager:
         self._period = period
         self._last = float("-inf")
 
+    def expire(self) -> None:
+        """Something moved GPU memory: the next pass reads it again."""
+        self._last = float("-inf")
+
     async def ensure(self) -> None:
         now = self._clock.monotonic()
         if now - self._last < self._period:

@@ -6,6 +6,7 @@ own, read-write, so a checkout, a virtual environment and /tmp are what they are
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import uuid
@@ -112,6 +113,9 @@ class World:
             interpreter=self._plan["interpreter"],
             units=not self._plan["bare"],
         )
+        entered = STATE / "environment.json"
+        entered.write_text(json.dumps(self.command_env()))
+        entered.chmod(0o600)
 
     def _mirror(self, homes: Path) -> None:
         """A tmpfs over /home that shows every home that was there."""

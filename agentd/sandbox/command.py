@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", action="store_true", help="keep the sandbox's home directory and say where it is")
     parser.add_argument("--no-guide", action="store_true", help="start everything and stay up, without the guided run")
     parser.add_argument("--once", action="store_true", help="end after the guided run")
+    parser.add_argument("--enter", action="store_true", help="a shell (or COMMAND) in the sandbox that is running now")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="run a command inside")
 
 
@@ -37,6 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from agentd.sandbox import delegation, requirements
     from agentd.sandbox.namespace import Sandbox
 
+    if args.enter:
+        from agentd.sandbox.enter import enter
+
+        return enter(_command(args))
     parent = None
     lacks = requirements.check()
     if not lacks:
@@ -54,8 +59,12 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
+def _command(args: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(args.command[1:] if args.command[:1] == ["--"] else args.command)
+
+
 def _argv(args: argparse.Namespace) -> tuple[str, ...]:
-    command = tuple(args.command[1:] if args.command[:1] == ["--"] else args.command)
+    command = _command(args)
     if args.bare:
         return command or (os.environ.get("SHELL", "/bin/sh"),)
     mode = "command" if command else "stay" if args.no_guide else "once" if args.once else "guide"

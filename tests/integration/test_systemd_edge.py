@@ -303,9 +303,11 @@ async def test_reload_under_load(units: UserUnits, library: str) -> None:
 
 async def test_daemon_reexec(units: UserUnits, library: str) -> None:
     unit = units.service("survivor", SLEEP)
+    slow = units.service("starting", "Type=notify", SLEEP)
     async with control(library) as systemd:
-        await systemd.watch([unit])
+        await systemd.watch([unit, slow])
         await (await systemd.start(unit)).wait(5)
+        starting = await systemd.start(slow)
         before = await systemd.show(unit)
         heard = Heard(systemd)
         resynced = heard.expect(None, 15)
@@ -319,6 +321,8 @@ async def test_daemon_reexec(units: UserUnits, library: str) -> None:
                 return False
 
         await eventually(answers, 10)
+        await systemd.kill(slow, signal.SIGKILL)
+        assert await starting.wait(5) is JobResult.FAILED, "a job goes on across a re-exec"
         changed = heard.expect(unit)
         assert await (await systemd.stop(unit)).wait(5) is JobResult.DONE
         await changed

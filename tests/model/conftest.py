@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+API_KEY = "a-key-of-the-model-tier"
 TIMES: list[tuple[str, float]] = []
 
 Done = subprocess.CompletedProcess[str]
@@ -34,21 +35,24 @@ def home() -> Path:
 def models(home: Path) -> Path:
     """A copy of the models, where the shipped units look for them."""
     target = home / "models"
-    shutil.copytree(ROOT / ".cache/vllm/models", target)
+    shutil.copytree(ROOT / ".cache/vllm/models", target, dirs_exist_ok=True)
     return target
 
 
 @pytest.fixture(scope="session")
 def stack(home: Path, models: Path) -> Iterator[None]:
     """agentd runs, both vLLM units are installed and stopped."""
-    wrapper = home / ".local/bin/vllm"
-    wrapper.parent.mkdir(parents=True, exist_ok=True)
+    programs = home / ".local/bin"
+    for name in ("vllm", "agentd", "agentctl"):
+        (programs / name).unlink(missing_ok=True)
     venv = ROOT / ".cache/vllm/venv"
-    wrapper.write_text((Path(__file__).parent / "vllm").read_text().replace("@VENV@", str(venv)))
-    wrapper.chmod(0o755)
-    config = home / ".config/agentd/agentd.toml"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(configuration(models))
+    (programs / "vllm").write_text((Path(__file__).parent / "vllm").read_text().replace("@VENV@", str(venv)))
+    (programs / "vllm").chmod(0o755)
+    settings = home / ".config/agentd"
+    settings.mkdir(parents=True, exist_ok=True)
+    (settings / "agentd.toml").write_text(configuration(models, settings))
+    (settings / "vllm.env").write_text(f"VLLM_API_KEY={API_KEY}\n")
+    (settings / "vllm.env").chmod(0o600)
     subprocess.run([ROOT / "packaging/install", "--link", "--stack"], check=True)
     subprocess.run(["systemctl", "--user", "start", "agentd.service"], check=True, timeout=60)
     yield
@@ -69,18 +73,21 @@ def switch(home: Path, stack: None) -> Callable[..., Done]:
     return run
 
 
-def configuration(models: Path) -> str:
+def configuration(models: Path, settings: Path) -> str:
+    """As in etc/examples/stack.toml, without the services that are no models, and with nothing resident at first."""
     services = [
         f"""
 [services.{name}]
 role = "model"
 unit = "vllm-{name}.service"
 url = "http://127.0.0.1:{port}"
+gate = true
 
 [services.{name}.model]
 slot = "gpu0"
 served_name = "{name}"
 path = "{models / name}"
+api_key_file = "{settings / "vllm.env"}"
 """
         for name, port in (("qwen", 8001), ("dolphin", 8002))
     ]

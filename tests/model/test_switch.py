@@ -25,11 +25,12 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 
 def completion(name: str) -> str:
     """What the server on the model's port says after "i am"; the request names the model, a stranger answers 404."""
+    key = (Path(os.environ["HOME"]) / ".config/agentd/vllm.env").read_text().strip().partition("=")[2]
     body = {"model": name, "prompt": "i am", "max_tokens": 1, "temperature": 0}
     request = urllib.request.Request(
         f"http://127.0.0.1:{PORTS[name]}/v1/completions",
         data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
         reply: dict[str, Any] = json.load(answer)

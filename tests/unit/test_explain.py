@@ -86,7 +86,7 @@ VLLM_OOM = """\
 (EngineCore_DP0 pid=4242) ERROR 11-21 01:20:33 [core.py:718] Traceback (most recent call last):
 (EngineCore_DP0 pid=4242) ERROR 11-21 01:20:33 [core.py:718]   File "/v/core.py", line 709, in run_engine_core
 (EngineCore_DP0 pid=4242) ERROR 11-21 01:20:33 [core.py:718]     raise torch.OutOfMemoryError(
-(EngineCore_DP0 pid=4242) ERROR 11-21 01:20:33 [core.py:718] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
+(EngineCore_DP0 pid=4242) ERROR 11-21 01:20:33 [core.py:718] torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB.
 (EngineCore_DP0 pid=4242) Process EngineCore_DP0:
 (APIServer pid=4200) Traceback (most recent call last):
 (APIServer pid=4200)   File "/v/bin/vllm", line 8, in <module>
@@ -102,7 +102,7 @@ FREE = "ValueError: Free memory on device (3.5/24.0 GiB) on startup is less than
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (VLLM_OOM, "CUDA out of memory (torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.)"),
+        (VLLM_OOM, "CUDA out of memory (torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB.)"),
         ([FREE, "RuntimeError: Engine core initialization failed."], f"not enough free GPU memory ({FREE})"),
         (
             ["ERROR: [Errno 98] error while attempting to bind on address ('127.0.0.1', 8001): address already in use"],
@@ -122,7 +122,7 @@ FREE = "ValueError: Free memory on device (3.5/24.0 GiB) on startup is less than
             "the model was not found (huggingface_hub.errors.HFValidationError: Repo id must be in the form "
             "'repo_name': '/srv/none'.)",
         ),
-        (["address already in use"], "its port is already in use"),
+        (["Permission denied."], "permission denied"),
         (
             ["INFO 11-21 01:20:33 [x.py:1] config: No such file or directory", "ValueError: bad dtype"],
             "ValueError: bad dtype",

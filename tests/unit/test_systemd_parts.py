@@ -8,6 +8,7 @@ import pytest
 
 from agentd.adapters.bus_errors import KINDS, reply_error
 from agentd.adapters.bus_transport import bus_address, socket_path
+from agentd.adapters.systemd import SystemdControl
 from agentd.adapters.systemd_jobs import Jobs
 from agentd.adapters.systemd_props import checked_name, unit_path, unit_state
 from agentd.adapters.systemd_watch import Changes
@@ -155,3 +156,9 @@ def test_addresses() -> None:
     assert socket_path("unix:abstract=x") == "\0x"
     with pytest.raises(BusError, match="names no unix socket"):
         socket_path("autolaunch:")
+
+
+def test_wrong_library_is_refused_when_wired_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTD_DBUS", "gdbus")
+    with pytest.raises(AgentdError, match="cannot use the D-Bus library 'gdbus'"):
+        SystemdControl()

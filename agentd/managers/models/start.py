@@ -16,7 +16,9 @@ from agentd.managers.models.endpoint import Endpoint
 from agentd.ports import Job
 from agentd.types import ActiveState, JobResult, UnitState
 
-JOURNAL_LINES = 15
+JOURNAL_LINES = 100
+"""vLLM writes its root cause well above its last traceback."""
+SETTLE_SECONDS = 2.0
 FIRST_POLL, LAST_POLL = 0.004, 0.25
 """Seconds between two looks: short at first, later a two-hundredth of the time waited, so that a server that
 loads for a second is seen within 5 ms and one that loads for a minute costs next to nothing."""
@@ -185,7 +187,26 @@ def _refuse_stranger(ctx: SlotContext, model: ModelUnit, started: Started) -> No
 
 async def _why(ctx: SlotContext, model: ModelUnit, state: UnitState, result: JobResult | None) -> str:
     """Why the unit is not running, in one sentence with its last words."""
+    state = await _final(ctx, model, state)
     lines = await ctx.ports.journal.tail(model.unit, lines=JOURNAL_LINES, invocation=state.invocation_id)
     if result is JobResult.CANCELED or (result is None and not state.active_state.up and state.result == "success"):
         return f"{model.unit} was stopped by somebody else while it started"
-    return explain(state, lines)
+    # The words of the unit's own wait-ready say only that it waited.
+    return explain(state, [line for line in lines if not line.startswith("agentctl: ")], result)
+
+
+async def _final(ctx: SlotContext, model: ModelUnit, state: UnitState) -> UnitState:
+    """The kernel says that the process is gone some moments before systemd has drawn its conclusion."""
+    wake = ctx.wakes.register(model.unit)
+    try:
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while state.active_state in (ActiveState.ACTIVE, ActiveState.ACTIVATING, ActiveState.DEACTIVATING):
+                if state.sub_state == "auto-restart":
+                    break
+                await wait_any(wake, 0.05)
+                state = await ctx.ports.control.show(model.unit)
+    except TimeoutError:
+        pass
+    finally:
+        ctx.wakes.unregister(model.unit, wake)
+    return state

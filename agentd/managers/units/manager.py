@@ -62,6 +62,10 @@ class UnitsManager:
             return
         self._on_wake()
 
+    def hurry(self, name: str) -> None:
+        if name in self._watches:
+            self._watches[name].hurry()
+
     async def ensure(self) -> None:
         """Read what is marked; everything, when nothing was read for `daemon.resync`."""
         now = self._ports.clock.monotonic()

@@ -90,7 +90,7 @@ class ServiceWatch:
         if self.cause and broken and self._explained_for == state.invocation_id:
             return self.cause
         self._explained_for = state.invocation_id
-        lines = await self._ports.journal.tail(state.name, lines=15, invocation=state.invocation_id) if broken else ()
+        lines = await self._ports.journal.tail(state.name, lines=100, invocation=state.invocation_id) if broken else ()
         return explain(state, lines)
 
     _explained_for = ""
@@ -131,6 +131,11 @@ class ServiceWatch:
             crash_loop=self.failures.crash_loop,
             observed=self.observed,
         )
+
+    def hurry(self) -> None:
+        """Somebody has just seen it answer: ask now instead of at the next period."""
+        if self._exit is not None:
+            self._probing.restart()
 
     def liveness_failed(self) -> bool:
         status = self._probing.status(ProbeKind.LIVENESS)
