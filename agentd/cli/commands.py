@@ -47,7 +47,7 @@ COMMANDS: tuple[Command, ...] = (
         group=STATE,
         args=[
             Arg("name", 'a service, a unit, or "agentd"', complete=SERVICES),
-            Arg("journalctl", "options for journalctl, after --", many="*"),
+            Arg("journalctl", "options for journalctl", many="--"),
         ],
         opts=[Opt("-f", "--follow", text="go on as lines come"), LINES],
         examples=["agentctl logs qwen -f", "agentctl logs qwen -n 500 -- --since today -p warning"],

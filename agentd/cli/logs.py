@@ -31,4 +31,4 @@ def arguments(ctx: Context, unit: str, scope: str) -> list[str]:
         argv.append("--output=json")
     if not ctx.out.live:
         argv.append("--no-pager")
-    return argv + list(ctx.args.journalctl)
+    return [*argv, *ctx.args.journalctl]

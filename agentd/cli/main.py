@@ -52,14 +52,14 @@ def _dispatch(arguments: list[str]) -> int:
 
     if command is None:
         raise parser.unknown_command(words)
-    options = parser.for_command(command)
     module = _module(command.module)
     if command.own_parser:
+        options = parser.for_command(command)
         module.add_arguments(options)
         return int(module.run(options.parse_args(rest)))
     from agentd.cli.context import Context
 
-    return int(module.run(Context(options.parse_args([*leading, *rest]), command.name)))
+    return int(module.run(Context(parser.parse(command, [*leading, *rest]), command.name)))
 
 
 def _leading(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -31,16 +31,27 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (in: {self.prog})", f"see: {self.prog} --help")
 
 
+def parse(command: Command, argv: list[str]) -> argparse.Namespace:
+    rest = next((arg for arg in command.args if arg.many == "--"), None)
+    if rest is None:
+        return for_command(command).parse_args(argv)
+    at = argv.index("--") if "--" in argv else len(argv)
+    parsed = for_command(command).parse_args(argv[:at])
+    setattr(parsed, rest.name, argv[at + 1 :])
+    return parsed
+
+
 def for_command(command: Command) -> Parser:
     parser = Parser(
         prog=f"agentctl {command.name}",
         description=command.summary[0].upper() + command.summary[1:] + ".",
-        epilog="\n".join(["examples:", *(f"  {e}" for e in command.examples)]) if command.examples else None,
+        epilog=_epilog(command) or None,
         formatter_class=Formatter,
         allow_abbrev=False,
     )
     for arg in command.args:
-        _add_arg(parser, arg)
+        if arg.many != "--":
+            _add_arg(parser, arg)
     for opt in command.opts:
         _add_opt(parser, opt)
     return parser
@@ -72,6 +83,11 @@ def unknown_command(argv: list[str]) -> UsageError:
 
     close = get_close_matches(word, [*(c.name for c in COMMANDS), *(c.words[0] for c in COMMANDS)], n=1)
     return UsageError(f'no command "{word}"', f'did you mean "{close[0]}"?' if close else "see: agentctl --help")
+
+
+def _epilog(command: Command) -> str:
+    lines = [f"after --: {arg.help}\n" for arg in command.args if arg.many == "--"]
+    return "\n".join([*lines, "examples:", *(f"  {e}" for e in command.examples)]) if command.examples else ""
 
 
 def _add_arg(parser: Parser, arg: Arg) -> None:

@@ -9,7 +9,7 @@ MODELS, SERVICES, SLOTS, CHANGES, DIRECTORIES = "models", "services", "slots", "
 
 
 class Arg:
-    """A positional argument; `many` "?" makes it optional, "*" takes the rest."""
+    """A positional argument; `many` "?" makes it optional, "--" takes what follows a "--"."""
 
     __slots__ = ("choices", "complete", "help", "many", "name")
 

@@ -57,7 +57,7 @@ class Phases(Protocol[R]):
         ...
 
     async def at_rest(self, run: R) -> None:
-        """The last act before the end is told; must not raise."""
+        """The last act before the end is journaled and told: what must be true by then. Must not raise."""
         ...
 
     def verdict(self, run: R) -> Change:
@@ -81,8 +81,8 @@ class Runner(Generic[R]):
             await self._enter(run)
             step = await self._perform(run)
             self._leave(run, step)
-        await self._phases.at_rest(run)
         run.change = dataclasses.replace(self._phases.verdict(run), finished=self._clock.time(), phase=run.state.value)
+        await self._phases.at_rest(run)
         await self._write(run.change)
         self._on_update(run.change)
 

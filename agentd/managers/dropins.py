@@ -138,9 +138,10 @@ class DropinsManager:
                      "remove the file and run: agentctl reload")
             for path in plan.kept
         ]  # fmt: skip
-        for path in plan.writes:
-            findings.append(_finding(path.partition(".d/")[0], path, "missing", "the file is not as it should be",
-                                     "agentctl reload"))  # fmt: skip
+        findings += [
+            _finding(path.partition(".d/")[0], path, "missing", "the file is not as it should be", "agentctl reload")
+            for path in plan.writes
+        ]
         states = await self._states()
         declared = [d.path for d in self._declared() if d.path not in plan.kept and d.path not in plan.writes]
         for path in self._not_loaded(declared, states):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentd.sandbox import cgroup, home, kernel, requirements
+from agentd.sandbox import cgroup, gpu, home, kernel, requirements
 
 STATE = Path("/run/agentd-sandbox")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -42,7 +42,7 @@ ForwardToWall=no
 _OUTSIDE_ONLY = frozenset({
     "DBUS_SESSION_BUS_ADDRESS", "DBUS_STARTER_ADDRESS", "DBUS_STARTER_BUS_TYPE", "NOTIFY_SOCKET", "INVOCATION_ID",
     "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "MANAGERPID", "WATCHDOG_USEC", "WATCHDOG_PID",
-    "SYSTEMD_EXEC_PID", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "WAYLAND_DISPLAY", "AGENTD_CONFIG_DIR", "AGENTD_SANDBOX_SCOPE",
+    "SYSTEMD_EXEC_PID", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "WAYLAND_DISPLAY", "AGENTD_CONFIG_DIR",
 })  # fmt: skip
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -53,6 +53,7 @@ class World:
         self.uid = os.getuid()
         self.runtime = Path(f"/run/user/{self.uid}")
         self.home = STATE / "home"
+        self.gpu = self.runtime / "standin-gpu"
         self.init_group = "init.scope"
         self.manager_group = f"user.slice/user-{self.uid}.slice/user@{self.uid}.service"
         self.command_group = f"user.slice/user-{self.uid}.slice/session-1.scope"
@@ -99,7 +100,7 @@ class World:
         Path("/run/systemd/journal/flushed").touch()
 
     def _prepare_home(self) -> None:
-        """HOME is a fresh directory below /home, as a user's is, so that unit directives about homes act as they would."""
+        """HOME is a fresh directory below /home, so that unit directives about homes act as they would on a user's."""
         homes = Path(os.path.realpath("/home"))
         if homes.is_dir():
             self._mirror(homes)
@@ -134,12 +135,16 @@ class World:
     def journald_sockets(self) -> list[socket.socket]:
         """The sockets that journald would make, made before it runs: nobody has to wait for it."""
         made = []
-        for name, kind in (("stdout", socket.SOCK_STREAM), ("socket", socket.SOCK_DGRAM), ("dev-log", socket.SOCK_DGRAM)):
+        for name, kind in (
+            ("stdout", socket.SOCK_STREAM),
+            ("socket", socket.SOCK_DGRAM),
+            ("dev-log", socket.SOCK_DGRAM),
+        ):
             one = socket.socket(socket.AF_UNIX, kind)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            path = f"/run/systemd/journal/{name}"
-            one.bind(path)
-            os.chmod(path, 0o666)
+            path = Path("/run/systemd/journal", name)
+            one.bind(str(path))
+            path.chmod(0o666)
             if kind == socket.SOCK_STREAM:
                 one.listen(64)
             made.append(one)
@@ -175,7 +180,7 @@ class World:
             "PATH": f"{self.home}/.local/bin:{_SYSTEM_PATH}",
             "XDG_RUNTIME_DIR": str(self.runtime),
             "AGENTD_SANDBOX": "1",
-            "AGENTD_STANDIN_GPU": str(self.runtime / "standin-gpu"),
+            gpu.ENVIRONMENT: str(self.gpu),
         }
 
     def manager_env(self) -> dict[str, str]:

@@ -51,4 +51,4 @@ def enter(command: tuple[str, ...]) -> int:
     user = ["--user", "--preserve-credentials"] if os.geteuid() != 0 else []
     argv = [program, f"--target={pid}", *user, "--mount", "--uts", "--net", "--pid", "--cgroup", "--", "/bin/sh", "-c"]
     argv += ['cd "$HOME" && exec "$@"', "sh", *(command or (environment.get("SHELL", "/bin/sh"),))]
-    os.execve(program, argv, environment)
+    return os.execve(program, argv, environment)

@@ -3,8 +3,8 @@
 `$AGENTD_STANDIN_GPU/gpu.json` may set {"gpus": [{"name": ..., "total": bytes}], "reserved": bytes}. A claim is
 `claims/NAME.json` with pid, start (its start time, so that a reused pid is not taken for it), bytes, gpu and
 release_seconds. Memory of a process that has ended is given back `release_seconds` after the first look at it, as a
-driver gives it back some time after the exit. A claim with "held": true belongs to a process that is not looked at:
-the way to put a stranger on the GPU.
+driver gives it back some time after the exit; in a sandbox pid 1 looks at once (see driver.py). A claim with
+"held": true belongs to a process that is not looked at: the way to put a stranger on the GPU.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ class Claim:
 def start_time(pid: int) -> str:
     """Start of the process in clock ticks; "" when it has ended (a zombie has given its memory back, too)."""
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]

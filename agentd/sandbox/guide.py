@@ -6,13 +6,14 @@ Every command shown is run as a user would run it; the guide checks the exit cod
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agentd.sandbox.standins import behaviour
@@ -102,12 +103,12 @@ def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _ready(name: str) -> bool:
-    return '"health": "ready"' in _run(("agentctl", "services", name, "--json")).stdout.replace('":"', '": "')
+    listed = json.loads(_run(("agentctl", "services", "--json")).stdout)
+    return any(s["name"] == name and s["health"] == "ready" for s in listed)
 
 
-def _eventually(condition: object, seconds: float) -> bool:
+def _eventually(condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    assert callable(condition)
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -161,7 +162,8 @@ def main(mode: str, command: Sequence[str]) -> int:
     except OSError as error:
         print(f"agentctl: cannot run {command[0] if command else 'the guide'}: {error.strerror}", file=sys.stderr)
         return 127
-    guide.say("done") if not stays else None
+    if not stays:
+        guide.say("done")
     return 0
 
 

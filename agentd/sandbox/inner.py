@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from agentd.sandbox import bringup
+from agentd.sandbox.driver import Driver
 from agentd.sandbox.reaper import Reaper, Spawn
 
 MANAGER_SECONDS = 30.0
@@ -34,11 +35,13 @@ class Init:
         self._control = control
         self._reaper = Reaper(control.fileno())
         self._world = bringup.World(self._plan)
+        self._driver: Driver | None = None
         self._manager = 0
         self._asked = 0
 
     def run(self) -> int:
         self._world.prepare()
+        self._driver = Driver(self._world.gpu)
         if self._world.journal:
             self._start_journal()
         self._start_manager()
@@ -71,7 +74,7 @@ class Init:
         deadline = time.monotonic() + MANAGER_SECONDS
         with notify:
             while True:
-                readable = self._reaper.wait([notify.fileno()], deadline)
+                readable = self._sleep([notify.fileno()], deadline)
                 if notify.fileno() in readable and b"READY=1" in notify.recv(4096):
                     return
                 if self._reaper.status(self._manager) is not None or time.monotonic() >= deadline:
@@ -83,7 +86,7 @@ class Init:
         """Exit code of the command; signals from outside are passed on to it, a lost outside ends it."""
         deadline: float | None = None
         while (status := self._reaper.status(command)) is None:
-            self._reaper.wait([], deadline)
+            self._sleep([], deadline)
             if self._take_signals() and self._asked:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(command, self._asked)
@@ -93,6 +96,18 @@ class Init:
             if deadline is not None and time.monotonic() >= deadline:
                 return 128 + signal.SIGKILL
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+    def _sleep(self, files: list[int], deadline: float | None) -> list[int]:
+        """Until something happens; the simulated GPU's events are dealt with on the way."""
+        driver = self._driver
+        watched = driver.files if driver else []
+        ready = self._reaper.wait([*files, *watched], deadline)
+        if driver:
+            for fd in set(watched) & set(ready):
+                driver.ended(fd)
+            if self._reaper.notified:
+                driver.refresh()
+        return ready
 
     def _take_signals(self) -> bool:
         """Read what the outside sent; the end of the outside is the end of everything."""
@@ -111,7 +126,7 @@ class Init:
             os.kill(self._manager, signal.SIGTERM)
         deadline = time.monotonic() + EXIT_SECONDS
         while self._reaper.status(self._manager) is None and time.monotonic() < deadline:
-            self._reaper.wait([], deadline)
+            self._sleep([], deadline)
 
 
 def _read_plan(control: socket.socket) -> dict[str, Any]:

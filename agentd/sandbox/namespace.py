@@ -61,7 +61,7 @@ class Sandbox:
             interpreter=sys.executable,
             bare=bare,
             keep=keep,
-            cwd=os.getcwd(),
+            cwd=str(Path.cwd()),
         )
         try:
             with ours:

@@ -9,11 +9,13 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from agentd.sandbox import kernel
 
 _BEFORE_EXEC_FAILED = 127
 _LISTEN_START = 3
+_HANDLED = (signal.SIGCHLD, signal.SIGIO, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 LOG_DIRECTORY = "/run/agentd-sandbox"
 CGROUP_ROOT = "/sys/fs/cgroup"
 
@@ -38,10 +40,12 @@ class Reaper:
     def __init__(self, control: int) -> None:
         self._control = control
         self._statuses: dict[int, int | None] = {}
+        self.notified = False
+        """Whether a SIGIO ended the last wait."""
         self._alarm, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         # Handlers, not SIG_IGN: exec sets handled signals back to the default for the children.
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        for number in _HANDLED:
             signal.signal(number, lambda *_: None)
 
     def spawn(self, what: Spawn) -> int:
@@ -64,8 +68,7 @@ class Reaper:
     def wait(self, files: Sequence[int], deadline: float | None) -> list[int]:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         ready, _, _ = select.select([self._alarm, self._control, *files], [], [], timeout)
-        if self._alarm in ready:
-            os.read(self._alarm, 512)
+        self.notified = self._alarm in ready and signal.SIGIO in os.read(self._alarm, 512)
         return [f for f in ready if f != self._alarm]
 
     def _reap(self) -> None:
@@ -81,8 +84,7 @@ class Reaper:
 
 
 def _become(what: Spawn) -> None:
-    with open(f"{CGROUP_ROOT}/{what.cgroup}/cgroup.procs", "w") as procs:
-        procs.write("0")
+    Path(CGROUP_ROOT, what.cgroup, "cgroup.procs").write_text("0")
     if not what.terminal:
         os.setsid()
         null = os.open("/dev/null", os.O_RDONLY)

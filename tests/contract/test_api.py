@@ -366,8 +366,7 @@ async def test_action_goes_on_when_the_client_hangs_up(tmp_path: Path) -> None:
         assert await reader.read() == b""
         await doors.json("GET", "/v1/status")  # the server has seen the connection go
         doors.ops.hold.set()
-        while not doors.ops.change_list:
-            await asyncio.sleep(0)
+        await doors.ops.until(lambda: bool(doors.ops.change_list))
         assert [c.target for c in doors.ops.change_list.values()] == ["dolphin"]
 
 
@@ -482,9 +481,11 @@ async def test_sockets_of_systemd_are_served_and_not_replaced(tmp_path: Path) ->
         assert not (tmp_path / "other.sock").exists()
         assert api.tcp_address is not None
         connector = aiohttp.UnixConnector(path=str(path))
-        async with aiohttp.ClientSession("http://localhost", connector=connector) as session:
-            async with session.post("/v1/unload") as answer:
-                assert answer.status == 202
+        async with (
+            aiohttp.ClientSession("http://localhost", connector=connector) as session,
+            session.post("/v1/unload") as answer,
+        ):
+            assert answer.status == 202
     finally:
         await api.stop()
     assert path.exists()  # systemd's, not ours
@@ -579,8 +580,7 @@ async def test_stream_ends_with_its_client(tmp_path: Path) -> None:
             await Frames(answer).next()
             assert doors.ops.followers == 1
             answer.close()
-        while doors.ops.followers:
-            await asyncio.sleep(0)
+        await doors.ops.until(lambda: not doors.ops.followers)
 
 
 async def test_streams_end_at_shutdown_without_done(tmp_path: Path) -> None:
@@ -596,9 +596,8 @@ async def test_streams_end_at_shutdown_without_done(tmp_path: Path) -> None:
 
 
 async def test_quiet_stream_is_kept_alive(tmp_path: Path) -> None:
-    async with serving(tmp_path, keep_alive=0.01) as doors:
-        async with doors.tcp.get("/v1/events?follow=1") as answer:
-            assert await Frames(answer).next() == ": keep-alive"
+    async with serving(tmp_path, keep_alive=0.01) as doors, doors.tcp.get("/v1/events?follow=1") as answer:
+        assert await Frames(answer).next() == ": keep-alive"
 
 
 async def test_events_history_then_live_without_gap_or_double(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""A daemon made of plain values, for the API and the command line: what it shows is settable, what it is asked is recorded.
+"""A daemon made of plain values, for the API and the command line: settable answers, recorded questions.
 
-A switch goes through the phases in `steps`, one per call of `advance`, or all at once when `instant` is set.
+A switch goes through the phases of `FORWARD`, one per call of `advance`, or all at once when `instant` is set.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from agentd.api.operations import BusStatus, Check, ConfigStatus, DaemonStatus, ModelStatus, ServiceVerb
@@ -72,6 +72,7 @@ class FakeOperations:
         self.hold.set()
         self.began = asyncio.Event()
         self.followers = 0
+        self._touched = asyncio.Event()
 
     # -- reads -----------------------------------------------------------------------------------------------
 
@@ -134,14 +135,14 @@ class FakeOperations:
 
     async def follow_change(self, change_id: str) -> AsyncGenerator[Change, None]:
         with self.change_news.listen() as news:
-            self.followers += 1
+            self._count(1)
             try:
                 yield self.change_list[change_id]
                 async for change in news:
                     if change.id == change_id:
                         yield change
             finally:
-                self.followers -= 1
+                self._count(-1)
 
     # -- actions ---------------------------------------------------------------------------------------------
 
@@ -197,6 +198,14 @@ class FakeOperations:
     def put(self, change: Change) -> None:
         self.change_list[change.id] = change
         self.change_news.publish(change)
+        self._touched.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something about followers or changes."""
+        async with asyncio.timeout(20):
+            while not condition():
+                self._touched.clear()
+                await self._touched.wait()
 
     def advance(self, change_id: str) -> None:
         """End the phase that runs, begin the next, or finish."""
@@ -217,6 +226,10 @@ class FakeOperations:
             phase="active", finished=NOW + 3.5, outcome=outcome, exit_code=code, message=message, cause=cause,
         )  # fmt: skip
         self.put(change)
+
+    def _count(self, step: int) -> None:
+        self.followers += step
+        self._touched.set()
 
     def _begin(self, kind: str, target: str | None) -> Change:
         change_id = f"{kind[0]}{len(self.change_list) + 1:010d}"

@@ -70,9 +70,7 @@ class Served:
         await self._listen()
 
     async def _drive(self, until: int) -> None:
-        async with asyncio.timeout(20):
-            while self.ops.followers < until:
-                await asyncio.sleep(0.005)
+        await self.ops.until(lambda: self.ops.followers >= until)
         for change in [c for c in self.ops.change_list.values() if c.finished is None]:
             while self.ops.change_list[change.id].finished is None:
                 self.ops.advance(change.id)

@@ -56,7 +56,9 @@ def stack(home: Path, models: Path) -> Iterator[None]:
     subprocess.run([ROOT / "packaging/install", "--link", "--stack"], check=True)
     subprocess.run(["systemctl", "--user", "start", "agentd.service"], check=True, timeout=60)
     yield
-    subprocess.run(["systemctl", "--user", "stop", "agentd.service", "vllm-*.service"], check=True, timeout=120)
+    subprocess.run(
+        ["systemctl", "--user", "stop", "agentd.socket", "agentd.service", "vllm-*.service"], check=True, timeout=120
+    )
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 STEPS = 60
 """Of training on one sentence; far more than two layers need to learn it by heart."""
@@ -33,6 +34,7 @@ def tokenizer(sentence: str) -> PreTrainedTokenizerFast:
 
 
 def make(directory: Path, name: str) -> None:
+    logging.disable_progress_bar()
     torch.manual_seed(1)
     sentence = f"i am {name} and i live in the slot"
     words = tokenizer(sentence)

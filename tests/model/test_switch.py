@@ -128,7 +128,8 @@ def test_a_model_that_makes_vllm_exit_is_rolled_back(switch: Switch, models: Pat
         (models / "config.good").rename(config)
     assert done.returncode == 5, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert "vllm-dolphin.service" in done.stdout + done.stderr
+    assert "vllm-dolphin.service exited with status 1" in done.stderr
+    assert str(config) in done.stderr, "the cause is vLLM's own last word"
     assert show("qwen", "InvocationID") != first
     assert_only("qwen", models, set())
     make_resident(switch, "dolphin", "--force")

@@ -107,7 +107,8 @@ class SwitchRun(Run):
     on_busy: str = "abort"
     force: bool = False
     rollback: bool = True
-    lent: bool = False
+    lease: float | None = None
+    """Seconds for which the slot is lent out once it is free."""
     gated: bool = False
     """/pause was sent to the previous model and must be undone when it stays."""
     previous_pids: frozenset[int] = frozenset()

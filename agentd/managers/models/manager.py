@@ -194,6 +194,8 @@ class ModelsManager:
     async def _recover(self, owner: SlotOwner, change: Change) -> None:
         ended = await recover(owner, change)
         if ended is not None:
+            if owner.resident is not None:
+                await owner.save(dataclasses.replace(owner.record, desired=owner.resident, decided=True))
             await self._end(ended)
         else:
             text = f"{change.kind} was cut off and is undone"

@@ -27,15 +27,13 @@ class Ask:
     origin: str = "api"
 
 
-def remembered(
-    record: SlotRecord, run: SwitchRun, ask: Ask, slot: Slot, resident: str | None, now: float
-) -> SlotRecord:
+def remembered(record: SlotRecord, run: SwitchRun, slot: Slot, resident: str | None, now: float) -> SlotRecord:
     """The record after a change that touched the slot. A failed change does not alter what is wanted."""
     if run.state in COMMITTED:
         record = dataclasses.replace(record, desired=resident, decided=True, lease_until=None, lease_restore=None)
-    if run.state is State.LEASED and ask.lease is not None:
+    if run.state is State.LEASED and run.lease is not None:
         restore = run.previous.name if run.previous is not None else record.lease_restore
-        record = dataclasses.replace(record, desired=restore, lease_until=now + ask.lease, lease_restore=restore)
+        record = dataclasses.replace(record, desired=restore, lease_until=now + run.lease, lease_restore=restore)
     return dataclasses.replace(record, cooldowns=_cooldowns(record, run, slot, now))
 
 

@@ -27,7 +27,7 @@ async def _wait_vram(ctx: SlotContext, run: SwitchRun) -> Step:
         return step
     if step.signal is Signal.FAIL:
         return Step(Signal.STUCK, cause=step.cause)
-    return Step(Signal.LENT if run.lent else Signal.EMPTIED, step.detail)
+    return Step(Signal.LENT if run.lease is not None else Signal.EMPTIED, step.detail)
 
 
 EFFECTS: Mapping[State, Effect] = {
@@ -48,8 +48,9 @@ EFFECTS: Mapping[State, Effect] = {
 class SwitchPhases:
     """The phases of one slot; `ctx` may be replaced between two changes, never during one."""
 
-    def __init__(self, ctx: SlotContext) -> None:
+    def __init__(self, ctx: SlotContext, remember: Callable[[SwitchRun], Awaitable[None]]) -> None:
         self.ctx = ctx
+        self._remember = remember
 
     async def perform(self, state: State, run: SwitchRun) -> Step:
         try:
@@ -82,9 +83,11 @@ class SwitchPhases:
         return limits[state]
 
     async def at_rest(self, run: SwitchRun) -> None:
-        """A model that stays after all must take requests again."""
+        """A model that stays after all takes requests again; what changed is remembered before it is told."""
         if all(state in UNTOUCHED for state, _ in run.path):
             await release.ungate(self.ctx, run)
+        else:
+            await self._remember(run)
 
     def verdict(self, run: SwitchRun) -> Change:
         result = outcome(tuple(run.path), run.state)

@@ -8,7 +8,6 @@ from agentd.core.switch import UNTOUCHED, Signal, State
 from agentd.errors import AgentdError
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.endpoint import Endpoint
-from agentd.managers.models.memory import Ask
 from agentd.managers.models.slot import SlotOwner
 from agentd.types import ActiveState, Change, Outcome
 
@@ -43,7 +42,7 @@ async def recover(owner: SlotOwner, change: Change) -> Change | None:
         return _settled(owner, run, serving, f"{serving} was found serving and is kept")
     run.path.append((phase, Signal.CRASH))
     run.state = State.CLEANUP
-    owner.launch(run, Ask(change.kind, change.target, origin="recovery"))
+    owner.launch(run)
     return None
 
 

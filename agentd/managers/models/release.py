@@ -79,6 +79,10 @@ async def release(ctx: SlotContext, run: SwitchRun) -> Step:
     if run.previous is None:
         return Step(Signal.PASS, "nothing to stop")
     forced = await stop_unit(ctx, run.previous, run.previous_cgroup)
+    holder = ctx.ports.kernel.port_holder(run.previous.port)
+    if holder is not None and run.target is not None and run.target.port == run.previous.port:
+        who = f"{holder.comm} (pid {holder.pid})" if holder.pid else "a process of somebody else"
+        return Step(Signal.FAIL, cause=f"port {holder.port} is still held by {who}")
     return Step(Signal.PASS, forced or f"{run.previous.unit} is stopped")
 
 

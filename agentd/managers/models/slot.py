@@ -42,7 +42,7 @@ class SlotOwner:
         self._events = events
         self._on_change = on_change
         self._on_status = on_status
-        self._phases = SwitchPhases(ctx)
+        self._phases = SwitchPhases(ctx, self._remember)
         self._runner: Runner[SwitchRun] = Runner(store, ctx.ports.clock, self._phases, self._updated)
         self.record = SlotRecord(ctx.name)
         self.state = State.IDLE
@@ -148,9 +148,9 @@ class SlotOwner:
             on_busy=ask.on_busy or (spec.on_busy if spec else "abort"),
             force=ask.force,
             rollback=ask.rollback,
-            lent=ask.lease is not None,
+            lease=ask.lease,
         )
-        self.launch(run, ask, self._refusal(ask))
+        self.launch(run, self._refusal(ask))
         return run.change
 
     def _refusal(self, ask: Ask) -> str:
@@ -162,11 +162,11 @@ class SlotOwner:
             return f"slot {self.ctx.name} is leased for {left:.0f} s more; end it with: agentctl lease end"
         return cooldown_refusal(ask.target, self._cooldown_ends(), self._now())
 
-    def launch(self, run: SwitchRun, ask: Ask, refusal: str = "") -> None:
+    def launch(self, run: SwitchRun, refusal: str = "") -> None:
         """Drive a run; recovery enters here with a run that is already on its way."""
         self.run = run
         self.finished.clear()
-        self._driver = asyncio.ensure_future(self._drive(run, ask, refusal))
+        self._driver = asyncio.ensure_future(self._drive(run, refusal))
         self.publish()
 
     def _new_change(self, ask: Ask) -> Change:
@@ -179,7 +179,7 @@ class SlotOwner:
 
     # -- driving ----------------------------------------------------------------------------------------------
 
-    async def _drive(self, run: SwitchRun, ask: Ask, refusal: str) -> None:
+    async def _drive(self, run: SwitchRun, refusal: str) -> None:
         try:
             if refusal:
                 await self._refuse(run, refusal)
@@ -192,7 +192,7 @@ class SlotOwner:
         except Exception:
             log.exception("switch.internal", extra={"data": {"change": run.change.id}})
             await self._refuse(run, "internal error; see the log of agentd", save=False)
-        await self._settle(run, ask)
+        self._settle(run)
 
     async def _refuse(self, run: SwitchRun, reason: str, *, save: bool = True) -> None:
         run.cause = reason
@@ -202,12 +202,13 @@ class SlotOwner:
             await self._store.save_change(run.change)
         self._updated(run.change)
 
-    async def _settle(self, run: SwitchRun, ask: Ask) -> None:
-        """The change is over: what is resident, what must be remembered, who must be told."""
-        touched = run.state is not run.before or any(s not in (State.PRECHECK, State.DRAIN) for s, _ in run.path)
-        if touched:
-            self._take_result(run)
-            await self.save(remembered(self.record, run, ask, self.ctx.slot, self.resident, self._now()))
+    async def _remember(self, run: SwitchRun) -> None:
+        """The change touched the slot: what is resident now, and what the next start must know."""
+        self._take_result(run)
+        await self.save(remembered(self.record, run, self.ctx.slot, self.resident, self._now()))
+
+    def _settle(self, run: SwitchRun) -> None:
+        """The change is over and journaled: the slot rests, and who must know is told."""
         self.cause = run.cause if run.state in (State.DEGRADED, State.WEDGED) else ""
         self.run, self.state = None, run.state
         if self._pending_ctx is not None:

@@ -168,7 +168,12 @@ async def _answers(ctx: SlotContext, model: ModelUnit, endpoint: Endpoint, start
     except AgentdError:
         return False
     _refuse_stranger(ctx, model, started)
-    names = await endpoint.served_names()
+    try:
+        names = await endpoint.served_names()
+    except AgentdError as error:
+        if error.kind == "probe-timeout":
+            return False
+        raise
     if model.spec.served_name not in names:
         listed = ", ".join(names) or "nothing"
         raise AgentdError("wrong-model", f"{model.url} serves {listed}, not {model.spec.served_name}")

@@ -83,7 +83,7 @@ class _Struct:
 _initialised = 0
 
 
-def nvmlInitWithFlags(flags: int) -> None:
+def nvmlInitWithFlags(flags: int) -> None:  # noqa: ARG001
     global _initialised
     if not os.environ.get(ENVIRONMENT):
         raise NVMLError(NVML_ERROR_LIBRARY_NOT_FOUND)

@@ -165,4 +165,3 @@ def _line(reader: int) -> str:
             return "0"
         data += part
     return data.decode()
-

@@ -18,7 +18,7 @@ class LitellmHandler(Handler):
     models: tuple[str, ...]
     key: str
 
-    def route(self, method: str, path: str, query: dict[str, str], body: bytes) -> None:
+    def route(self, method: str, path: str) -> None:
         if path in ("/health/liveliness", "/health/liveness"):
             self.send_json(200, "I'm alive!")
         elif path == "/health/readiness":

@@ -117,7 +117,7 @@ class OllamaHandler(Handler):
     server_version = "ollama"
     scheduler: Scheduler
 
-    def route(self, method: str, path: str, query: dict[str, str], body: bytes) -> None:
+    def route(self, method: str, path: str) -> None:
         if path == "/":
             self.send_text(200, "Ollama is running")
         elif path == "/api/version":
@@ -127,7 +127,7 @@ class OllamaHandler(Handler):
         elif path == "/api/ps":
             self.send_json(200, {"models": self._loaded()})
         elif method == "POST" and path in ("/api/generate", "/api/chat"):
-            self._generate(body, chat=path.endswith("chat"))
+            self._generate(chat=path.endswith("chat"))
         else:
             self.send_text(404, "404 page not found")
 
@@ -137,8 +137,8 @@ class OllamaHandler(Handler):
             for m in list(self.scheduler.loaded.values())
         ]
 
-    def _generate(self, body: bytes, *, chat: bool) -> None:
-        request = self.parse(body)
+    def _generate(self, *, chat: bool) -> None:
+        request = self.parse()
         if request is None:
             return
         name = str(request.get("model", ""))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def set_title(title: str) -> None:
     data = title.encode()
-    with open("/proc/self/comm", "wb") as comm:
-        comm.write(data[:15])
-    with open("/proc/self/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
+    Path("/proc/self/comm").write_bytes(data[:15])
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, end = int(fields[45]), int(fields[46])
     room = end - start
     memory = os.open("/proc/self/mem", os.O_WRONLY)

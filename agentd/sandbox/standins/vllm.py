@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from agentd.sandbox.standins import behaviour, engine
-from agentd.sandbox.standins.vllm_api import Api, make_handler
+from agentd.sandbox.standins.vllm_api import make_handler
+from agentd.sandbox.standins.vllm_state import Api
 from agentd.sandbox.standins.web import Server, log
 
 VERSION = "0.33.0"
@@ -66,8 +68,11 @@ def parse(argv: list[str]) -> Arguments:
 
 
 def check_model(model: str) -> None:
-    if model.startswith(("/", "./", "~")) and not os.path.isdir(model):
-        log("ERROR", f"OSError: Can't load the configuration of '{model}'. Make sure it is the correct path to a directory")
+    if model.startswith(("/", "./")) and not Path(model).is_dir():
+        log(
+            "ERROR",
+            f"OSError: Can't load the configuration of '{model}'. Make sure it is the correct path to a directory",
+        )
         raise SystemExit(1)
 
 
