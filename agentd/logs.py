@@ -17,7 +17,7 @@ EventDict = MutableMapping[str, Any]
 
 
 def set_up(level: str, form: str) -> None:
-    """Route every stdlib logger to stderr. `form` is "json", "text" or "auto": text, which people read in the journal."""
+    """Route every stdlib logger to stderr. `form` is "json", "text" or "auto" (text: people read the journal)."""
     renderer: Any = structlog.processors.JSONRenderer() if form == "json" else _text
     shared: list[Any] = [
         structlog.stdlib.add_log_level,

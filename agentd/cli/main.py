@@ -110,3 +110,7 @@ def _told(error: AgentdError, *, as_json: bool) -> int:
     else:
         terminal.error(error.message, error.hint)
     return exits.of_kind(error.kind)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

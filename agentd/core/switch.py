@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from itertools import pairwise
 
 from agentd.errors import AgentdError
 from agentd.types import Outcome
@@ -81,7 +82,7 @@ FORWARD = (
 def _table() -> dict[tuple[State, Signal], State]:
     table = {(resting, Signal.BEGIN): State.PRECHECK for resting in RESTING}
     steps = (*FORWARD, State.ACTIVE)
-    for phase, following in zip(steps, steps[1:], strict=False):
+    for phase, following in pairwise(steps):
         table[phase, Signal.PASS] = following
         if phase in UNTOUCHED:
             for signal in (Signal.REFUSE, Signal.FAIL, Signal.CANCEL, Signal.CRASH):

@@ -80,6 +80,9 @@ class World:
 
     def _mount_cgroups(self) -> None:
         """The tree of a booted machine: journald and agentd tell a process's unit from such a path."""
+        # On a machine with cgroup v2 alone the same file system is there already, and the kernel refuses it twice in
+        # one place; with something in between it does not.
+        kernel.tmpfs(CGROUPS)
         kernel.mount("none", CGROUPS, "cgroup2")
         (CGROUPS / self.init_group).mkdir()
         (CGROUPS / self.init_group / "cgroup.procs").write_text("0")

@@ -17,11 +17,15 @@ _REMOVE_SECONDS = 5.0
 
 
 def mount_point(mountinfo: str = "/proc/self/mountinfo") -> Path | None:
-    """Where cgroup v2 is mounted (the whole of /sys/fs/cgroup, or `unified` on a hybrid machine)."""
-    for line in Path(mountinfo).read_text().splitlines():
+    """Where cgroup v2 is mounted: all of /sys/fs/cgroup, or `unified` on a hybrid machine.
+
+    The last one that can be seen: a later mount may cover an earlier one.
+    """
+    for line in reversed(Path(mountinfo).read_text().splitlines()):
         fields, _, tail = line.partition(" - ")
-        if tail.split()[0] == "cgroup2":
-            return Path(fields.split()[4].encode().decode("unicode_escape"))
+        path = Path(fields.split()[4].encode().decode("unicode_escape"))
+        if tail.split()[0] == "cgroup2" and (path / "cgroup.procs").exists():
+            return path
     return None
 
 
