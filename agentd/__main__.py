@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from agentd import __version__, logs, paths
 from agentd.adapters.config_files import load
+from agentd.core.render import render_check
 from agentd.core.settings import LoadedConfig
 from agentd.errors import AgentdError, ConfigError
 
@@ -31,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"agentd: {error.message}", file=sys.stderr)  # noqa: T201
         return 1 if options.check else EX_CONFIG
     if options.check:
-        files = ", ".join(config.files) or "no file; all values are built-in defaults"
-        print(f"the configuration is valid ({files})")  # noqa: T201
+        print(render_check(config))  # noqa: T201
         return 0
     os.umask(0o077)
     logs.set_up(options.log_level or config.settings.daemon.log_level, config.settings.daemon.log_format)

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -257,9 +258,9 @@ class Daemon:
 
 
 def _agentctl() -> str:
-    """The absolute path that drop-ins call; beside the program that runs us, else the user's usual place."""
-    beside = Path(os.path.realpath(os.environ.get("AGENTD_PROGRAM", ""))) if os.environ.get("AGENTD_PROGRAM") else None
-    for candidate in (beside, paths.home() / ".local/bin/agentctl", Path("/usr/bin/agentctl")):
-        if candidate is not None and candidate.is_file():
+    """The absolute path that drop-ins call: where the units look first, else beside the program that runs."""
+    usual = paths.home() / ".local/bin/agentctl"
+    for candidate in (usual, Path(os.path.abspath(sys.argv[0])).with_name("agentctl"), Path("/usr/bin/agentctl")):  # noqa: PTH100
+        if os.access(candidate, os.X_OK):
             return str(candidate)
-    return str(paths.home() / ".local/bin/agentctl")
+    return str(usual)

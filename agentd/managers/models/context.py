@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from agentd.core.schema import Model, Slot
@@ -105,7 +105,6 @@ class SwitchRun(Run):
     previous: ModelUnit | None = None
     drain: float = 30.0
     on_busy: str = "abort"
-    force: bool = False
     rollback: bool = True
     lease: float | None = None
     """Seconds for which the slot is lent out once it is free."""
@@ -118,7 +117,6 @@ class SwitchRun(Run):
     target_pids: frozenset[int] = frozenset()
     start_job: asyncio.Task[JobResult] | None = None
     adopted: str = ""
-    started_units: list[str] = field(default_factory=list)
 
 
 async def wait_any(wake: asyncio.Event, seconds: float) -> None:

@@ -146,7 +146,6 @@ class SlotOwner:
             previous=previous,
             drain=ask.drain if ask.drain is not None else (spec.drain_timeout if spec else 0.0),
             on_busy=ask.on_busy or (spec.on_busy if spec else "abort"),
-            force=ask.force,
             rollback=ask.rollback,
             lease=ask.lease,
         )

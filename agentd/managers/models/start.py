@@ -78,7 +78,6 @@ async def start(ctx: SlotContext, run: SwitchRun) -> Step:
     others = [name for name in await ctx.up() if name != run.target.name]
     if others:
         return Step(Signal.FAIL, cause=f"{', '.join(others)} was started by somebody else meanwhile")
-    run.started_units.append(run.target.unit)
     started = await start_unit(ctx, run.target)
     run.target_pid, run.target_cgroup, run.start_job = started.pid, started.cgroup, started.job
     return Step(Signal.PASS, f"main process {started.pid}")

@@ -73,7 +73,6 @@ async def rollback(ctx: SlotContext, run: SwitchRun) -> Step:
     await ungate(ctx, run)
     try:
         started = await start_unit(ctx, previous)
-        run.started_units.append(previous.unit)
         await _ready(ctx, run, started)
     except AgentdError as error:
         return Step(Signal.FAIL, cause=f"{previous.name} does not come back: {error.message}")
