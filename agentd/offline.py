@@ -13,7 +13,7 @@ from agentd.core.probes import effective_probes
 from agentd.core.schema import Probe
 from agentd.core.settings import LoadedConfig
 from agentd.errors import AgentdError
-from agentd.types import ProbeKind
+from agentd.types import ProbeKind, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,25 @@ def config_json(directory: str | None) -> dict[str, Any]:
 
 def config_summary(directory: str | None) -> str:
     return render.render_check(config(directory))
+
+
+def units(directory: str | None = None) -> list[dict[str, str]]:
+    """The configured services with systemd's own account of their units. Raises ConfigError, BusError."""
+    from agentd.adapters.offline_systemd import unit_states
+
+    settings = config(directory).settings
+    states = unit_states(Scope(settings.daemon.scope), [s.unit for s in settings.services.values()])
+    return [
+        {
+            "name": name,
+            "role": found.role,
+            "unit": found.unit,
+            "load_state": states[found.unit].load_state,
+            "active_state": states[found.unit].active_state.value,
+            "sub_state": states[found.unit].sub_state,
+        }
+        for name, found in settings.services.items()
+    ]
 
 
 def service(name: str, directory: str | None = None) -> OfflineService:

@@ -2,7 +2,7 @@
 const PERIOD = 2000;
 const TONE = {
   ready: "good", active: "good", done: "good", already: "good", recovered: "good",
-  starting: "busy", stopping: "busy", running: "busy", leased: "busy", unready: "busy", "rolled-back": "busy",
+  starting: "busy", stopping: "busy", running: "busy", leased: "warn", unready: "warn", "rolled-back": "warn",
   degraded: "bad", failed: "bad", wedged: "bad", missing: "bad",
 };
 const RESTING = ["idle", "active", "leased", "degraded", "wedged"];
@@ -28,7 +28,7 @@ function span(seconds) {
   if (seconds < 172800) return Math.round(seconds / 3600) + " h";
   return Math.round(seconds / 86400) + " days";
 }
-const ago = (time, now) => (time ? span(Math.max(0, now - time)) + " ago" : "");
+const ago = (time, now) => (!time ? "" : now - time < 10 ? "just now" : span(now - time) + " ago");
 const gib = (bytes) => (bytes / 2 ** 30).toFixed(1) + " GiB";
 
 function slotCard(slot, now) {

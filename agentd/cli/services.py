@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from agentd.cli import exits
+from agentd.cli import exits, without_daemon
 from agentd.cli.context import Context
 from agentd.cli.durations import ago
+from agentd.client import Unreachable
 
 
 def run(ctx: Context) -> int:
-    services = ctx.client.get("/v1/services")["services"]
+    try:
+        services = ctx.client.get("/v1/services")["services"]
+    except Unreachable as error:
+        raise without_daemon.tell(ctx, error) from None
     if ctx.json:
         ctx.print_json(services)
         return exits.OK

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentd.cli import exits
+from agentd.cli import exits, without_daemon
 from agentd.cli.context import Context
 from agentd.cli.durations import span
 from agentd.cli.services import service_rows
 from agentd.cli.terminal import Terminal, clean
+from agentd.client import Unreachable
 
 RESTING = ("idle", "active", "leased", "degraded", "wedged")
 
 
 def run(ctx: Context) -> int:
-    status = ctx.client.get("/v1/status")
+    try:
+        status = ctx.client.get("/v1/status")
+    except Unreachable as error:
+        raise without_daemon.tell(ctx, error) from None
     wrong = concerns(status)
     if ctx.json:
         ctx.print_json(status)

@@ -225,7 +225,7 @@ class Stack:
         return {claim.pid: claim.size for claim in self.memory.claims()}
 
     def journal(self, unit: str, lines: int = 200) -> str:
-        argv = ["journalctl", "--user", "--no-pager", "-o", "cat", "-n", str(lines), "-u", unit]
+        argv = ["journalctl", "--no-pager", "-o", "cat", "-n", str(lines), f"--user-unit={unit}"]
         return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False).stdout
 
     # -- accidents ----------------------------------------------------------------------------------------------------

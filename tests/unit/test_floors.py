@@ -62,7 +62,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "msgspec": ("agentd/core/",),
     "prometheus_client": ("agentd/metrics.py", "agentd/metrics/", "agentd/api/"),
     "pynvml": ("agentd/adapters/gpus.py",),
-    "pystemd": ("agentd/adapters/transient.py",),
+    "pystemd": ("agentd/adapters/offline_systemd.py",),
     "redis": ("agentd/adapters/probe.py", "agentd/adapters/redis.py"),
     "structlog": ("agentd/logs.py",),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from agentd.core.explain import explain
@@ -58,10 +58,12 @@ async def start_unit(ctx: SlotContext, model: ModelUnit) -> Started:
 
 
 async def _queue(ctx: SlotContext, model: ModelUnit) -> Job:
-    """A unit that hit its start limit before must not refuse the start that a person asks for."""
+    """The start limit is there for crashes: starts that were asked for, five in half an hour, must not use it up."""
     control = ctx.ports.control
-    if (await control.list([model.unit]))[model.unit].active_state is ActiveState.FAILED:
-        await control.reset_failed(model.unit)
+    state = (await control.list([model.unit]))[model.unit].active_state
+    if state is ActiveState.FAILED or state is ActiveState.INACTIVE:
+        with suppress(AgentdError):  # Not loaded: then systemd has forgotten its count as well.
+            await control.reset_failed(model.unit)
     return await control.start(model.unit)
 
 
