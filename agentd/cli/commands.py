@@ -145,6 +145,7 @@ COMMANDS: tuple[Command, ...] = (
                 "--timeout", value="TIME", kind="seconds", default=600.0, text="give up after so long (default: 10min)"
             ),
             Opt("--url", value="URL", text="ask this http://, tcp://, redis:// or unix:// address, not agentd"),
+            Opt("--quiet", text="say nothing when it is ready; the journal of a unit is for the unit's own words"),
             Opt("--expect", value="STATUS", text="HTTP statuses that count, like 200 or 200,401 (default: 200)"),
             CONFIG,
         ],

@@ -63,7 +63,10 @@ def finish(ctx: Context, change: dict[str, Any]) -> int:
         ctx.out.line(terminal.clean(change["message"] or change["outcome"]) + f" ({took})")
     else:
         ctx.out.flush()
-        terminal.error(change["message"] or change["outcome"], f"cause: {change['cause']}" if change["cause"] else "")
+        terminal.error(
+            change["message"] or change["outcome"],
+            "" if change["cause"] in (change["message"] or "") else f"cause: {change['cause']}",
+        )
     return code
 
 

@@ -40,7 +40,8 @@ def run(ctx: Context) -> int:
         return exits.FAILED if reason else exits.OK
     if reason:
         raise AgentdError("not-ready", f"{name} is not ready after {took}: {reason}")
-    ctx.out.line(f"{name} is ready ({took})")
+    if not ctx.args.quiet:
+        ctx.out.line(f"{name} is ready ({took})")
     return exits.OK
 
 

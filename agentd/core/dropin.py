@@ -145,7 +145,7 @@ def readiness(unit: str, url: str, timeout: float, *, agentctl: str = "agentctl"
     `agentctl` is an absolute path, or a name that the unit's ExecSearchPath= finds.
     """
     wait = math.ceil(timeout)
-    words = (agentctl, "wait-ready", unit.removesuffix(".service"), "--url", url, "--timeout", str(wait))
+    words = (agentctl, "wait-ready", unit.removesuffix(".service"), "--quiet", "--url", url, "--timeout", str(wait))
     command = " ".join(map(_argument, words))
     lines = [
         "# The unit counts as started once it really answers.",

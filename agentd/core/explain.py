@@ -88,7 +88,8 @@ def explain(state: UnitState, lines: Sequence[str], job: JobResult | None = None
         return f"{name} {_LOAD[state.load_state]}{detail}"
     how = _NOT_STARTED.get(job, "") if job is not None else ""
     how = how or _how(state)
-    said = last_words(lines)
+    # The complaint of the unit's own wait-ready says only that it waited, not why in vain.
+    said = last_words([line for line in lines if not line.startswith("agentctl: ")])
     if not how:
         return f"{name} {_resting(state)}"
     return f"{name} {how}: {said}" if said else f"{name} {how}"

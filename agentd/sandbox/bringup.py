@@ -6,6 +6,7 @@ own, read-write, so a checkout, a virtual environment and /tmp are what they are
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -107,8 +108,8 @@ class World:
         homes = Path(os.path.realpath("/home"))
         if homes.is_dir():
             self._mirror(homes)
-            self.home = homes / "sandbox"
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.home = _unused(homes / "sandbox")
+        self.home.mkdir(mode=0o700, parents=True)
         if self._plan["keep"]:
             kernel.bind(self._plan["keep"], self.home)
         home.populate(
@@ -199,3 +200,9 @@ class World:
             "PATH": f"{self.home}/.local/bin:{kept.get('PATH', _SYSTEM_PATH)}",
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.runtime}/bus",
         }
+
+
+def _unused(path: Path) -> Path:
+    """The path, or one with a number after it: in a sandbox within a sandbox the outer one's home is there already."""
+    candidates = itertools.chain([path], (path.with_name(f"{path.name}{n}") for n in itertools.count(2)))
+    return next(p for p in candidates if not p.exists())

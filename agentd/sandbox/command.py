@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         for lack in lacks:
             print(f"- {lack}", file=sys.stderr)
         return 1
+    for note in requirements.notes(bare=args.bare):
+        print(f"agentctl: note: {note}", file=sys.stderr)
     keep = tempfile.mkdtemp(prefix="agentd-sandbox-home-") if args.keep else ""
     code = Sandbox(parent).run(_argv(args), bare=args.bare, keep=keep)
     if keep:

@@ -94,7 +94,7 @@ def _become(what: Spawn) -> None:
         os.dup2(log, 2)
     env = {**what.env, **_hand_over(what.listen)}
     kernel.drop_ambient_capabilities()
-    os.chdir(what.cwd)
+    os.chdir(what.cwd if Path(what.cwd).is_dir() else "/")
     os.execvpe(what.argv[0], list(what.argv), env)
 
 

@@ -111,11 +111,11 @@ def check() -> list[Lack]:
     return programs() or namespaces()
 
 
-def notes() -> list[str]:
+def notes(*, bare: bool) -> list[str]:
     """What the sandbox will leave out on this machine."""
     lines = []
     if first(JOURNALDS) is None or not MACHINE_ID.exists():
         lines.append("no journal: systemd-journald or /etc/machine-id is missing (systemd-machine-id-setup makes one)")
-    if find_tool("redis-server") is None:
+    if not bare and find_tool("redis-server") is None:
         lines.append("no redis service: redis-server is not installed (apt install redis-server)")
     return lines

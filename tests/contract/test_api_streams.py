@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import aiohttp
 import pytest
 from fakes.doors import serving
+from fakes.operations import FakeOperations
 
 from agentd.api import server, sse
+from agentd.types import Event
 
 
 class Frames:
@@ -114,3 +118,25 @@ async def test_number_of_streams_is_bounded(tmp_path: Path, monkeypatch: pytest.
         await Frames(answer).next()
         code, body = await doors.tcp_json("GET", "/v1/events?follow=1")
         assert (code, body["kind"]) == (503, "too-many-streams")
+
+
+@pytest.mark.parametrize("moment", ["before the history is read", "after it is read"])
+async def test_event_at_the_seam_comes_exactly_once(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ops = FakeOperations()
+    read = ops.events
+
+    def events(limit: int, after: int = 0) -> Sequence[Event]:
+        monkeypatch.setattr(ops, "events", read)
+        if moment == "before the history is read":
+            ops.emit("unit.state", "qwen", "at the seam")
+            return read(limit, after)
+        history = read(limit, after)
+        ops.emit("unit.state", "qwen", "at the seam")
+        return history
+
+    monkeypatch.setattr(ops, "events", events)
+    async with aclosing(sse.event_frames(ops, 10, 0)) as frames, asyncio.timeout(10):
+        first = await anext(frames)
+        ops.emit("unit.state", "qwen", "later")
+        second = await anext(frames)
+    assert [frame.split(b"\n")[0] for frame in (first, second)] == [b"id: 1", b"id: 2"]

@@ -10,9 +10,10 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,25 +50,40 @@ class Rig:
         self.home = home
         self.port = free_port()
         self.memory = Memory(home / "gpu")
-        self.processes: list[subprocess.Popen[str]] = []
-        sandbox_home.programs(home / ".local/bin", os.path.realpath("/proc/self/exe"), os.path.realpath("/proc/self/exe"))
+        self.processes: list[subprocess.Popen[bytes]] = []
+        sandbox_home.programs(
+            home / ".local/bin", os.path.realpath("/proc/self/exe"), os.path.realpath("/proc/self/exe")
+        )
 
     def behave(self, name: str, **values: object) -> None:
         behaviour.save(self.home, name, **{"load_seconds": 0.0, "vram_release_seconds": 0.0, **values})
 
-    def start(self, program: str, *argv: str, **env: str) -> subprocess.Popen[str]:
-        environment = {"HOME": str(self.home), "PATH": "/usr/bin:/bin", "AGENTD_STANDIN_GPU": str(self.home / "gpu"), **env}
-        process = subprocess.Popen(
-            [self.home / ".local/bin" / program, *argv], env=environment, stderr=subprocess.PIPE, text=True
-        )
+    def start(self, program: str, *argv: str, **env: str) -> subprocess.Popen[bytes]:
+        environment = {
+            "HOME": str(self.home),
+            "PATH": "/usr/bin:/bin",
+            "AGENTD_STANDIN_GPU": str(self.home / "gpu"),
+            **env,
+        }
+        # A file, not a pipe: an orphaned engine would keep a pipe open.
+        self.log = self.home / f"log-{len(self.processes)}"
+        with self.log.open("w") as log:
+            process = subprocess.Popen([self.home / ".local/bin" / program, *argv], env=environment, stderr=log)
         self.processes.append(process)
         return process
 
-    def vllm(self, *flags: str, name: str = "qwen", **env: str) -> subprocess.Popen[str]:
+    def end(self, process: subprocess.Popen[bytes]) -> tuple[int, str]:
+        """The exit code, and what the process that was started last has written."""
+        code = process.wait(10)
+        return code, self.log.read_text()
+
+    def vllm(self, *flags: str, name: str = "qwen", **env: str) -> subprocess.Popen[bytes]:
         argv = ("serve", str(self.home), "--served-model-name", name, "--host", "127.0.0.1", "--port", str(self.port))
         return self.start("vllm", *argv, *flags, **env)
 
-    def ask(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+    def ask(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
             connection.request(method, path, None if body is None else json.dumps(body), headers or {})
             answer = connection.getresponse()
@@ -87,10 +103,11 @@ class Rig:
     def close(self) -> None:
         for process in self.processes:
             process.kill()
-            process.communicate()
+            process.wait()
         for claim in self.memory.claims():
             if claim.alive and claim.pid > 1:
-                os.kill(claim.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(claim.pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -181,8 +198,8 @@ def test_memory_comes_back_later_than_the_process_goes(rig: Rig) -> None:
 def test_vllm_refuses_a_gpu_that_is_not_free(rig: Rig) -> None:
     rig.memory.claim(1, 4 * GIB, held=True)
     process = rig.vllm()
-    _, error = process.communicate(timeout=10)
-    assert process.returncode == 1
+    returned, error = rig.end(process)
+    assert returned == 1
     assert "Free memory on device cuda:0 (11.75/16.00 GiB) on startup is less than desired" in error
 
 
@@ -192,8 +209,8 @@ def test_vllm_dies_when_memory_is_given_back_while_it_loads(rig: Rig) -> None:
     process = rig.vllm("--gpu-memory-utilization", "0.3")
     wait_for(lambda: len(rig.memory.claims()) == 2)
     stranger.unlink()
-    _, error = process.communicate(timeout=10)
-    assert process.returncode == 1
+    returned, error = rig.end(process)
+    assert returned == 1
     assert "Error in memory profiling" in error
 
 
@@ -238,8 +255,8 @@ def test_vllm_drains_for_its_shutdown_timeout(rig: Rig) -> None:
 def test_vllm_start_failures(rig: Rig, fail: str, code: int, text: str) -> None:
     rig.behave("qwen", fail=fail)
     process = rig.vllm()
-    _, error = process.communicate(timeout=10)
-    assert process.returncode == code
+    returned, error = rig.end(process)
+    assert returned == code
     assert text in error
     wait_for(lambda: not rig.memory.claims())
 
@@ -294,8 +311,8 @@ def test_vllm_dies_with_its_engine(rig: Rig) -> None:
     process = rig.vllm()
     wait_for(rig.up)
     os.kill(rig.memory.claims()[0].pid, signal.SIGKILL)
-    _, error = process.communicate(timeout=10)
-    assert process.returncode == 1
+    returned, error = rig.end(process)
+    assert returned == 1
     assert "EngineDeadError" in error
 
 
@@ -306,7 +323,7 @@ def test_vllm_without_its_directory(rig: Rig) -> None:
 
 def test_a_wrong_setting_is_an_error(rig: Rig) -> None:
     (rig.home / ".config/agentd-standin/qwen.json").write_text('{"fail": "explode"}')
-    _, error = rig.vllm().communicate(timeout=10)
+    _, error = rig.end(rig.vllm())
     assert "fail must be one of" in error
     with pytest.raises(TypeError):
         behaviour.save(rig.home, "qwen", lode_seconds=1)
@@ -358,7 +375,11 @@ def load_module(name: str, path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[name]
     return module
 
 

@@ -46,7 +46,7 @@ def pytest_runtest_makereport(
         stack = funcargs.get("bare_stack") or funcargs.get("shared_stack")
         if isinstance(stack, Stack):
             for unit in ("agentd.service", "vllm-qwen.service", "vllm-dolphin.service"):
-                report.sections.append((f"journal of {unit}", stack.journal(unit, 60)))
+                report.sections.append((f"journal of {unit}", stack.journal(unit, 120)))
             state = systemctl("list-units", "--all", "--no-pager", "vllm-*", "agentd*", check=False)
             report.sections.append(("units", state))
     return report

@@ -68,12 +68,14 @@ class Stack:
         memory = gpu.Memory.from_environment()
         assert memory is not None
         self.memory = memory
+        self._installed = time.time()
 
     # -- life -----------------------------------------------------------------------------------------------------
 
     def install(self, *, config: str = FAST, **load_seconds: float) -> None:
         """A fresh home; nothing of an earlier stack runs or is remembered."""
         self.remove()
+        self._installed = time.time()
         home.install()
         for name in PORTS:
             self.behaviour(name, load_seconds=load_seconds.get(name, 0.0))
@@ -94,17 +96,21 @@ class Stack:
         ours = sorted({*names, "agentd.service", "agentd.socket", "vllm-qwen.service", "vllm-dolphin.service"})
         systemctl("kill", "--signal=KILL", *ours, check=False)
         systemctl("stop", *ours, check=False)
-        for claim in self.memory.claims():
-            with contextlib.suppress(ProcessLookupError):
-                if claim.alive:
-                    os.kill(claim.pid, signal.SIGKILL)
-            claim.path.unlink(missing_ok=True)
+        self.end_claims()
         for path in (*(self.units / n for n in ours), *self.units.glob("*.d")):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         for folder in (self.config, self.state, self.home / "models", behaviour.directory(self.home)):
             shutil.rmtree(folder, ignore_errors=True)
         systemctl("daemon-reload")
         systemctl("reset-failed")
+
+    def end_claims(self) -> None:
+        """Kill whoever still holds GPU memory, also outside of the units' cgroups."""
+        for claim in self.memory.claims():
+            if claim.alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(claim.pid, signal.SIGKILL)
+            claim.path.unlink(missing_ok=True)
 
     def start_agentd(self) -> None:
         systemctl("start", "agentd.service")
@@ -143,6 +149,21 @@ class Stack:
         done = self.ctl("switch-model", target, "--json", *options, timeout=timeout)
         assert done.out, f"agentctl ended with {done.code}: {done.err}"
         return done.code, done.json
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        """The change that agentd answers with."""
+        change: dict[str, Any] = self.client.post(path, body)["change"]
+        return change
+
+    def ended(self, change: Mapping[str, Any], timeout: float = LONG) -> dict[str, Any]:
+        """The change once it has finished."""
+        with self.client.stream(f"/v1/changes/{change['id']}/events") as stream:
+            return Follower(stream).until(lambda seen: seen["finished"] is not None, timeout)
+
+    def phase(self, change: Mapping[str, Any], phase: str, timeout: float = LONG) -> dict[str, Any]:
+        """The change as soon as it is in this phase."""
+        with self.client.stream(f"/v1/changes/{change['id']}/events") as stream:
+            return Follower(stream).until(lambda seen: seen["phase"] == phase, timeout)
 
     def slot(self) -> dict[str, Any]:
         found: dict[str, Any] = self.client.get("/v1/slots")["slots"][0]
@@ -225,7 +246,9 @@ class Stack:
         return {claim.pid: claim.size for claim in self.memory.claims()}
 
     def journal(self, unit: str, lines: int = 200) -> str:
-        argv = ["journalctl", "--no-pager", "-o", "cat", "-n", str(lines), f"--user-unit={unit}"]
+        """What the unit and systemd wrote about it since the installation."""
+        since = f"--since=@{self._installed:.3f}"
+        argv = ["journalctl", "--no-pager", "-o", "cat", "-n", str(lines), since, f"--user-unit={unit}"]
         return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False).stdout
 
     # -- accidents ----------------------------------------------------------------------------------------------------
@@ -262,7 +285,8 @@ class Follower:
                 self.seen.append(json.loads(message[1]))
                 if wanted(self.seen[-1]):
                     return self.seen[-1]
-        raise AssertionError(f"the event did not come; these did: {[(e['kind'], e['message']) for e in self.seen]}")
+        said = [(e.get("kind"), e.get("phase"), e["message"]) for e in self.seen]
+        raise AssertionError(f"it did not come within {timeout:g} s; this did: {said}")
 
     def kind(self, kind: str, timeout: float = LONG) -> dict[str, Any]:
         return self.until(lambda event: event["kind"] == kind, timeout)

@@ -68,7 +68,7 @@ def test_readiness() -> None:
     assert dropin.path == "vllm-a.service.d/90-agentd-readiness.conf"
     assert dropin.body.splitlines()[1:] == [
         "[Service]",
-        "ExecStartPost=/home/u/.local/bin/agentctl wait-ready vllm-a --url http://127.0.0.1:8001/health --timeout 600",
+        "ExecStartPost=/home/u/.local/bin/agentctl wait-ready vllm-a --quiet --url http://127.0.0.1:8001/health --timeout 600",
         "TimeoutStartSec=630",
     ]
     odd = readiness(A, "http://h/a%20b?x=$y z", 0.5).body
@@ -121,4 +121,4 @@ def test_systemd_reads_them_without_a_word(tmp_path: Path) -> None:
     said = [line for line in done.stderr.splitlines() if any(name in line for name in (A, B, C, "cycle", "agentd"))]
     assert said == []
     command = made[-1].body.splitlines()[2].removeprefix("ExecStartPost=")
-    assert shlex.split(command)[4] == "http://127.0.0.1:1/a%%20b"
+    assert shlex.split(command)[5] == "http://127.0.0.1:1/a%%20b"

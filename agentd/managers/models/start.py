@@ -197,8 +197,7 @@ async def _why(ctx: SlotContext, model: ModelUnit, state: UnitState, result: Job
     lines = await ctx.ports.journal.tail(model.unit, lines=JOURNAL_LINES, invocation=state.invocation_id)
     if result is JobResult.CANCELED or (result is None and not state.active_state.up and state.result == "success"):
         return f"{model.unit} was stopped by somebody else while it started"
-    # The words of the unit's own wait-ready say only that it waited.
-    return explain(state, [line for line in lines if not line.startswith("agentctl: ")], result)
+    return explain(state, lines, result)
 
 
 async def _final(ctx: SlotContext, model: ModelUnit, state: UnitState) -> UnitState:

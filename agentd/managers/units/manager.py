@@ -111,7 +111,7 @@ class UnitsManager:
             return
         why = f": {status.cause}" if status.cause else ""
         self._events.emit(
-            "service.health", status.name, f"{status.name} is {status.health}{why}", health=status.health.value,
+            "service.health", status.name, f"{status.name} {_verb(status.health)}{why}", health=status.health.value,
             before=before.health.value if before is not None else None,
         )  # fmt: skip
 
@@ -182,3 +182,7 @@ class UnitsManager:
             task.cancel()
         for watch in self._watches.values():
             watch.close()
+
+
+def _verb(health: Health) -> str:
+    return "has failed" if health is Health.FAILED else f"is {health.value}"

@@ -122,17 +122,11 @@ def nvmlDeviceGetCount() -> int:
     return len(_memory().cards())
 
 
-nvmlDeviceGetCount_v2 = nvmlDeviceGetCount
-
-
 def nvmlDeviceGetHandleByIndex(index: int) -> Card:
     cards = _memory().cards()
     if not 0 <= index < len(cards):
         raise NVMLError(NVML_ERROR_INVALID_ARGUMENT)
     return cards[index]
-
-
-nvmlDeviceGetHandleByIndex_v2 = nvmlDeviceGetHandleByIndex
 
 
 def nvmlDeviceGetHandleByUUID(uuid: str) -> Card:
