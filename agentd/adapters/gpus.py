@@ -48,11 +48,12 @@ class GpuReader:
         if self._pending is None or self._pending.done() or self._pending.get_loop() is not loop:
             self._ask(loop)
         assert self._pending is not None
-        left = self._since + self._timeout - time.monotonic()
-        done, _ = await asyncio.wait({self._pending}, timeout=max(0.0, left))
+        # Kept here: another reader may have asked anew by the time that this one goes on.
+        pending, since = self._pending, self._since
+        done, _ = await asyncio.wait({pending}, timeout=max(0.0, since + self._timeout - time.monotonic()))
         if done:
-            return self._pending.result()
-        waited = time.monotonic() - self._since
+            return pending.result()
+        waited = time.monotonic() - since
         return GpuSnapshot("nvml", error=f"NVML has not answered for {waited:.0f} s", observed=self._clock())
 
     async def close(self) -> None:

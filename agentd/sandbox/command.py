@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     for note in requirements.notes(bare=args.bare):
         print(f"agentctl: note: {note}", file=sys.stderr)
     keep = tempfile.mkdtemp(prefix="agentd-sandbox-home-") if args.keep else ""
-    code = Sandbox(parent).run(_argv(args), bare=args.bare, keep=keep)
+    code = Sandbox(parent).run(inner_argv(args), bare=args.bare, keep=keep)
     if keep:
         print(f"the sandbox's home is kept in {keep}", file=sys.stderr)
     return code
@@ -65,7 +65,8 @@ def _command(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(args.command[1:] if args.command[:1] == ["--"] else args.command)
 
 
-def _argv(args: argparse.Namespace) -> tuple[str, ...]:
+def inner_argv(args: argparse.Namespace) -> tuple[str, ...]:
+    """What runs inside: the command itself in a bare sandbox, else the guide, which starts everything first."""
     command = _command(args)
     if args.bare:
         return command or (os.environ.get("SHELL", "/bin/sh"),)

@@ -82,8 +82,8 @@ class Memory:
         for path in sorted(self._claims.glob("*.json")):
             try:
                 claim = self._read(path)
-            except (FileNotFoundError, ValueError):
-                continue
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                continue  # gone meanwhile, or a file that is no claim
             if claim is not None:
                 found.append(claim)
         return found

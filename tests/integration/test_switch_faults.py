@@ -1,4 +1,4 @@
-"""Every way in which a switch can go wrong, on the real thing: the documented end, its exit code, its cause, who serves.
+"""Every way in which a switch can go wrong, on the real thing: the documented end, exit code, cause, and who serves.
 
 `agentctl switch-model dolphin` is run as a person runs it; what is true afterwards is read from cgroups and over HTTP.
 """
@@ -100,7 +100,7 @@ FAILURES: dict[str, tuple[Callable[[Stack], None], str]] = {
     "never ready": (never_ready, "wait-ready not finished within 2 s"),
     "wrong model name": (acting(fail="wrong-name"), "serves not-dolphin, not dolphin"),
     "canary answers 500": (acting(fail="canary-500"), "a one-token completion answered 500"),
-    "API key of another server": (key_wrong, "/v1/models answered 401 (the API key in api_key_file is not the server's"),
+    "API key of another server": (key_wrong, "answered 401 (the API key in api_key_file is not the server's"),
     "GPU memory cannot be had": (acting(vram_bytes=64 * 1024**3), "less than desired GPU memory utilization"),
 }  # fmt: skip
 

@@ -41,7 +41,7 @@ class Watcher:
 
     def check(self) -> None:
         assert not self.together, f"two models at once: {self.together[:3]}"
-        assert self.samples > self.seconds / 0.05, f"only {self.samples} looks in {self.seconds:.1f} s: nothing is proved"
+        assert self.samples > self.seconds / 0.05, f"only {self.samples} looks in {self.seconds:.1f} s prove nothing"
 
     def _run(self) -> None:
         begun = time.monotonic()

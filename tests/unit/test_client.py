@@ -151,8 +151,10 @@ def test_silent_daemon_is_a_timeout(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who lacks the permission")
 def test_lacking_permission_is_said(server: Served) -> None:
     code = (
-        "import os, sys; os.setgroups([]); os.setgid(61001); os.setuid(61001)\n"
+        # Imported as root: the checkout may be where others cannot read.
+        "import json, os, socket, sys\n"
         "from agentd.client import Client\n"
+        "os.setgroups([]); os.setgid(61001); os.setuid(61001)\n"
         "try: Client(sys.argv[1]).get('/')\n"
         "except Exception as e: print(e.kind, e.message, e.hint)\n"
     )

@@ -105,9 +105,9 @@ def test_secrets_and_files_are_private(name: str) -> None:
 def test_a_models_stop_fits_vllm(name: str) -> None:
     (command,) = directive(name, "ExecStart")
     (timeout,) = directive(name, "TimeoutStopSec")
-    drain = re.search(r"--shutdown-timeout (\d+)", command)
-    assert drain
-    assert seconds(timeout) >= int(drain[1]) + 15
+    # A drain of vLLM's own would make `--drain 0` wait, and every stop five seconds longer.
+    assert "--shutdown-timeout" not in command
+    assert seconds(timeout) >= 30
     assert directive(name, "KillMode") == ["mixed"]
 
 

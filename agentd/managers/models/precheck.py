@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from agentd.core.quantities import format_bytes
 from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.endpoint import Endpoint
-from agentd.managers.models.vram import foreign_memory
+from agentd.managers.models.vram import foreign_memory, told_bytes
 from agentd.types import UnitState
 from agentd.wire import PrecheckItem
 
@@ -97,9 +96,9 @@ async def _vram(ctx: SlotContext, target: ModelUnit) -> PrecheckItem | None:
         budget = present[index].total - sum(h.used for h in foreign if h.gpu == index)
         fits = budget >= need
         ok = ok and fits
-        held = ", ".join(f"{h.owner} {format_bytes(h.used)}" for h in foreign if h.gpu == index)
+        held = ", ".join(f"{h.owner} {told_bytes(h.used)}" for h in foreign if h.gpu == index)
         lines.append(
-            f"GPU {index}: {target.name} needs {format_bytes(need)}, {format_bytes(budget)} can be had"
+            f"GPU {index}: {target.name} needs {told_bytes(need)}, {told_bytes(budget)} can be had"
             + (f" (held by others: {held})" if held else "")
         )
     return PrecheckItem("vram", ok, "; ".join(lines))
@@ -110,7 +109,7 @@ def _memory(ctx: SlotContext, target: ModelUnit) -> PrecheckItem | None:
     if not need:
         return None
     have = ctx.ports.kernel.memory_available()
-    detail = f"host memory: {target.name} needs {format_bytes(need)}, {format_bytes(have)} is available"
+    detail = f"host memory: {target.name} needs {told_bytes(need)}, {told_bytes(have)} is available"
     return PrecheckItem("host-memory", have >= need, detail)
 
 

@@ -8,8 +8,10 @@ from agentd.core.switch import UNTOUCHED, Signal, State
 from agentd.errors import AgentdError
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.endpoint import Endpoint
+from agentd.managers.models.release import ungate
 from agentd.managers.models.slot import SlotOwner
 from agentd.types import ActiveState, Change, Outcome
+from agentd.wire import EXIT_CODES
 
 CANARY_SECONDS = 15.0
 
@@ -34,12 +36,14 @@ async def recover(owner: SlotOwner, change: Change) -> Change | None:
         cause="agentd was cut off in this change",
     )
     serving = await _serving(ctx)
+    if previous is not None and serving == previous.name:
+        await ungate(ctx, run)
     if phase in UNTOUCHED:
-        return _settled(owner, run, serving, "nothing was stopped")
+        return await _settled(owner, run, serving, Outcome.CANCELLED, "nothing was stopped")
     if target is not None and serving == target.name and await _healthy(ctx, target):
-        return _settled(owner, run, serving, f"{serving} was found serving and is kept")
+        return await _settled(owner, run, serving, Outcome.RECOVERED, f"{serving} was found serving and is kept")
     if previous is not None and serving == previous.name and await _healthy(ctx, previous):
-        return _settled(owner, run, serving, f"{serving} was found serving and is kept")
+        return await _settled(owner, run, serving, Outcome.ROLLED_BACK, f"{serving} was found serving and is kept")
     run.path.append((phase, Signal.CRASH))
     run.state = State.CLEANUP
     owner.launch(run)
@@ -65,16 +69,20 @@ async def _healthy(ctx: SlotContext, model: ModelUnit) -> bool:
     return True
 
 
-def _settled(owner: SlotOwner, run: SwitchRun, serving: str | None, how: str) -> Change:
+async def _settled(owner: SlotOwner, run: SwitchRun, serving: str | None, outcome: Outcome, how: str) -> Change:
+    """Only where the target serves did the change do what was asked, and who waits for it is told so."""
     owner.resident = serving
     owner.state = State.ACTIVE if serving is not None else State.IDLE
+    if outcome is Outcome.RECOVERED:
+        record = dataclasses.replace(owner.record, desired=serving, decided=True)
+        await owner.save(dataclasses.replace(record, lease_until=None, lease_restore=None))
     owner.publish()
     return dataclasses.replace(
         run.change,
         finished=owner.ctx.ports.clock.time(),
         phase=owner.state.value,
-        outcome=Outcome.RECOVERED,
-        exit_code=0,
+        outcome=outcome,
+        exit_code=EXIT_CODES[outcome].value,
         cause=run.cause,
         message=f"{run.change.kind} was cut off by an end of agentd; {how}",
     )

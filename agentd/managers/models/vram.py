@@ -6,7 +6,6 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from agentd.core.quantities import format_bytes
 from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
@@ -17,6 +16,14 @@ POLL = 0.1
 """Seconds between two looks at NVML; its own figures move no faster."""
 STABLE_BYTES = 64 * 1024**2
 """Free memory that moves less than this counts as stable; vLLM's profiling asserts otherwise."""
+
+
+def told_bytes(size: int) -> str:
+    """For a person to read: "14G", "14.4G", "512M". What NVML measures is never a round number."""
+    value, unit = size / 1024**2, "M"
+    if value >= 1024:
+        value, unit = value / 1024, "G"
+    return f"{value:.1f}".removesuffix(".0") + unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ async def wait_vram(ctx: SlotContext, model: ModelUnit | None, gone: frozenset[i
             reference, stable_since = free, now
         reason = _shortage(ctx, snapshot, model, gone)
         if not reason and now - stable_since >= ctx.slot.vram_stable:
-            return Step(Signal.PASS, f"{format_bytes(free)} free after {now - started:.1f} s")
+            return Step(Signal.PASS, f"{told_bytes(free)} free after {now - started:.1f} s")
         if now - started >= ctx.slot.vram_timeout:
             why = reason or f"free GPU memory kept changing for {now - started:.0f} s"
             return Step(Signal.FAIL, cause=why + _named(ctx, snapshot))
@@ -116,10 +123,10 @@ def _shortage(ctx: SlotContext, snapshot: GpuSnapshot, model: ModelUnit | None, 
     for gpu in snapshot.gpus:
         wanted = min(need, gpu.total)
         if gpu.index in ctx.slot.gpus and gpu.free < wanted:
-            return f"GPU {gpu.index} has {format_bytes(gpu.free)} free, {model.name} needs {format_bytes(wanted)}"
+            return f"GPU {gpu.index} has {told_bytes(gpu.free)} free, {model.name} needs {told_bytes(wanted)}"
     return ""
 
 
 def _named(ctx: SlotContext, snapshot: GpuSnapshot) -> str:
-    found = [f"{h.owner} (pid {h.pid}, {format_bytes(h.used)})" for h in holders(ctx, snapshot)]
+    found = [f"{h.owner} (pid {h.pid}, {told_bytes(h.used)})" for h in holders(ctx, snapshot)]
     return f"; held by {', '.join(found)}" if found else "; no process admits to holding it"

@@ -9,7 +9,7 @@ from agentd.core.checks import roll_up
 from agentd.core.explain import explain
 from agentd.core.probes import effective_probes
 from agentd.core.schema import Service
-from agentd.managers.units.failures import FailureRecord
+from agentd.managers.units.failures import FailureRecord, given_up
 from agentd.managers.units.probing import Probing
 from agentd.ports import Clock, ExitWatch, JournalReader, Kernel, Prober, UnitControl
 from agentd.types import ActiveState, Health, ProbeKind, Role, ServiceStatus, UnitState
@@ -42,10 +42,12 @@ class ServiceWatch:
         self.cause = ""
         self.observed = 0.0
         self._ports = ports
-        self._on_news = on_news
         self._on_exit = on_exit
         self._exit: ExitWatch | None = None
-        self._pid = 0
+        self._run: tuple[int, str] | None = None
+        """Main process and invocation that are followed."""
+        self._explained_for = ""
+        self._liveness_told = False
         self._probing = Probing(
             service, effective_probes(service), ports.prober, ports.clock, lambda _kind: on_news(name)
         )
@@ -57,22 +59,29 @@ class ServiceWatch:
         self.state, self.observed = state, self._ports.clock.time()
         if first:
             self.failures.restarts_seen = state.restarts
-        self._follow(state.main_pid)
+        self._follow(state)
         self.cause = await self._explained(state)
 
-    def _follow(self, pid: int) -> None:
-        if pid == self._pid:
+    def _follow(self, state: UnitState) -> None:
+        """A unit without a main process (a oneshot that remains, say) is probed all the same while it is active."""
+        run = (state.main_pid, state.invocation_id)
+        if not state.main_pid and state.active_state is not ActiveState.ACTIVE:
+            self._unfollow()
+            self._run = None
+            return
+        if run == self._run:
             return
         self._unfollow()
-        if not pid:
-            return
-        self._pid = pid
-        self._exit = self._ports.kernel.watch_exit(pid, lambda: self._ended(pid))
-        if self._exit is not None:
+        self._run = run
+        if state.main_pid:
+            pid = state.main_pid
+            self._exit = self._ports.kernel.watch_exit(pid, lambda: self._ended(pid))
+        if self._exit is not None or not state.main_pid:
+            self._liveness_told = False
             self._probing.restart()
 
     def _ended(self, pid: int) -> None:
-        """The kernel's word, some milliseconds before systemd's."""
+        """The kernel's word, some milliseconds before systemd's. `_run` stays: a process ends once."""
         self._unfollow()
         self._on_exit(self.name, pid)
 
@@ -80,37 +89,39 @@ class ServiceWatch:
         if self._exit is not None:
             self._exit.close()
             self._exit = None
-        self._pid = 0
         self._probing.stop()
 
     async def _explained(self, state: UnitState) -> str:
         broken = state.active_state is ActiveState.FAILED or state.sub_state == "auto-restart"
         if not broken and state.load_state == "loaded":
             return ""
-        if self.cause and broken and self._explained_for == state.invocation_id:
+        over = given_up(state)
+        mark = f"{state.invocation_id}:{over}"
+        if self.cause and broken and self._explained_for == mark:
             return self.cause
-        self._explained_for = state.invocation_id
+        self._explained_for = mark
         lines = await self._ports.journal.tail(state.name, lines=100, invocation=state.invocation_id) if broken else ()
-        return explain(state, lines)
-
-    _explained_for = ""
+        text = explain(state, lines)
+        if over and state.result != "start-limit-hit":
+            text += f"; systemd has given it up after {state.restarts} restarts"
+        return text
 
     @property
     def process_ended(self) -> bool:
         """The main process is gone although systemd has not said so yet."""
-        return bool(self.state.main_pid) and self._pid == 0
+        return bool(self.state.main_pid) and self._exit is None and self._run is not None
 
     def status(self, health_of: Mapping[str, Health]) -> ServiceStatus:
         """`health_of`: the health of the services that this one depends on, by name."""
         verdict = roll_up(
             self.state, self._probing.statuses, {n: health_of.get(n, Health.UNKNOWN) for n in self.service.depends_on}
         )
-        health, cause, blocked = verdict.health, verdict.cause or self.cause, verdict.blocked_by
+        health, cause = verdict.health, verdict.cause or self.cause
         if self.process_ended and self.state.active_state is ActiveState.ACTIVE:
-            health, cause = Health.FAILED, f"main process {self.state.main_pid} has ended"
-        if health is Health.READY:
+            # Whether it failed or was stopped, only systemd knows.
+            health, cause = Health.UNREADY, f"main process {self.state.main_pid} has ended"
+        elif health is Health.READY:
             cause = ""
-            self.failures.healthy()
         elif self.cause and health in (Health.FAILED, Health.MISSING, Health.STARTING):
             cause = self.cause
         return ServiceStatus(
@@ -121,25 +132,29 @@ class ServiceWatch:
             cause=cause,
             active_state=self.state.active_state,
             sub_state=self.state.sub_state,
-            main_pid=self._pid,
+            main_pid=0 if self._exit is None else self.state.main_pid,
             since=self.state.active_since,
             restarts=self.state.restarts,
             url=self.service.url,
             probes=self._probing.statuses,
             depends_on=self.service.depends_on,
-            blocked_by=blocked,
+            blocked_by=verdict.blocked_by,
             crash_loop=self.failures.crash_loop,
             observed=self.observed,
         )
 
     def hurry(self) -> None:
         """Somebody has just seen it answer: ask now instead of at the next period."""
-        if self._exit is not None:
-            self._probing.restart()
+        self._probing.hurry()
 
-    def liveness_failed(self) -> bool:
+    def newly_not_alive(self) -> bool:
+        """The liveness probe fails; True once per main process, however often it is asked."""
         status = self._probing.status(ProbeKind.LIVENESS)
-        return status is not None and status.passing is False
+        failed = status is not None and status.passing is False
+        if not failed or self._liveness_told:
+            return False
+        self._liveness_told = True
+        return True
 
     def close(self) -> None:
         self._unfollow()

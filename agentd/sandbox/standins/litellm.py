@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from agentd.sandbox.standins import behaviour
-from agentd.sandbox.standins.web import Handler, Server, log
+from agentd.sandbox.standins.web import POLL_SECONDS, Handler, Server, log
 
 VERSION = "1.109.1"
 
@@ -64,4 +64,4 @@ def main() -> None:
     server = Server(host, port, type("BoundHandler", (LitellmHandler,), state))
     server.server_activate()
     log("INFO", f"Uvicorn running on http://{host}:{port} (stand-in)")
-    server.serve_forever()
+    server.serve_forever(POLL_SECONDS)

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentd.sandbox.gpu import GIB, Memory
 from agentd.sandbox.standins import behaviour
-from agentd.sandbox.standins.web import JSON, Handler, Server, log
+from agentd.sandbox.standins.web import JSON, POLL_SECONDS, Handler, Server, log
 
 VERSION = "0.24.0"
 MODELS = ("llama3:8b", "mistral:7b")
@@ -178,4 +178,4 @@ def main() -> None:
     server = Server(host, int(port or 11434), handler)
     server.server_activate()
     log("INFO", f"Listening on {host}:{port} (stand-in, version {VERSION})")
-    server.serve_forever()
+    server.serve_forever(POLL_SECONDS)

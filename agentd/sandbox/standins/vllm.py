@@ -15,7 +15,7 @@ from pathlib import Path
 from agentd.sandbox.standins import behaviour, engine
 from agentd.sandbox.standins.vllm_api import make_handler
 from agentd.sandbox.standins.vllm_state import Api
-from agentd.sandbox.standins.web import Server, log
+from agentd.sandbox.standins.web import POLL_SECONDS, Server, log
 
 VERSION = "0.33.0"
 _BOOLEAN = frozenset({
@@ -129,7 +129,7 @@ class Process:
         except OSError as error:
             log("ERROR", f"OSError: [Errno {error.errno}] {error.strerror}")
             return 1
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         log("INFO", f"Application startup complete. Serving on port {server.server_address[1]}")
         ready, _, _ = select.select([self._signals, self._engine_fd], [], [])
         if self._signals in ready:

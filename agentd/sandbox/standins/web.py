@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 JSON = dict[str, Any]
+POLL_SECONDS = 3600.0
+"""How often the server looks whether it is to shut down: a stand-in ends with its process, so never."""
 
 
 class Server(ThreadingHTTPServer):
