@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     logs.set_up(options.log_level or config.settings.daemon.log_level, config.settings.daemon.log_format)
     try:
-        asyncio.run(_run(config, read))
+        asyncio.run(_run(config, read, options.log_level or ""))
     except AgentdError as error:
         hint = f" ({error.hint})" if error.hint else ""
         print(f"agentd: {error.message}{hint}", file=sys.stderr)  # noqa: T201
@@ -47,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _run(config: LoadedConfig, read: Callable[[], LoadedConfig]) -> None:
+async def _run(config: LoadedConfig, read: Callable[[], LoadedConfig], log_level: str) -> None:
     # Imported here: `agentd --check` needs none of it.
     from agentd.daemon import Daemon
 
-    await Daemon(config, read).run()
+    await Daemon(config, read, log_level=log_level).run()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -22,20 +23,22 @@ from agentd.adapters.notify import SystemdNotifier, listen_sockets
 from agentd.adapters.probe import NetworkProber
 from agentd.adapters.store import SqliteStore
 from agentd.adapters.systemd import SystemdControl
-from agentd.api.operations import BusStatus, ConfigStatus, DaemonStatus
+from agentd.api.operations import BusStatus, DaemonStatus
 from agentd.api.server import ApiServer
+from agentd.core.schema import Settings
 from agentd.core.settings import LoadedConfig
 from agentd.engine.changes import ChangeBook
 from agentd.engine.events import EventLog
 from agentd.engine.loop import ReconcileLoop
 from agentd.engine.world import World
-from agentd.errors import AgentdError, ConfigError
+from agentd.errors import AgentdError
 from agentd.managers.dropins import DropinsManager
 from agentd.managers.gpus import GpusManager
 from agentd.managers.models.context import Ports
 from agentd.managers.models.manager import ModelsManager
 from agentd.managers.units.manager import UnitsManager
 from agentd.managers.units.watch import UnitPorts
+from agentd.reload import IN_PART, Reloader
 from agentd.surface import Parts, Surface
 from agentd.telemetry import Telemetry
 from agentd.types import Change, Scope
@@ -44,19 +47,24 @@ log = logging.getLogger(__name__)
 
 Load = Callable[[], LoadedConfig]
 
+BUS_PATIENCE = 40.0
+"""Seconds that a start waits for the bus: less than the unit's TimeoutStartSec=, and so long that waiting for it again
+and again does not hit the unit's start limit."""
+
 
 class Daemon:
-    """`run()` until SIGTERM or SIGINT. `load` reads the configuration anew; it raises ConfigError."""
+    """`run()` until SIGTERM or SIGINT. `load` reads the configuration anew; it raises ConfigError. A `log_level` from
+    the command line wins over the configuration's."""
 
-    def __init__(self, config: LoadedConfig, load: Load) -> None:
-        self._config = config
-        self._load = load
+    def __init__(self, config: LoadedConfig, load: Load, *, log_level: str = "") -> None:
+        self._log_level = log_level
         settings = config.settings
         system = settings.daemon.scope == "system"
         self._scope = Scope(settings.daemon.scope)
-        self._started = self._loaded = self._attempted = time.time()
-        self._problems: tuple[str, ...] = ()
+        self._started = time.time()
         self._stop = asyncio.Event()
+        self._died = ""
+        self._open = False
         self._status = ""
         self.notifier = SystemdNotifier()
         self.sockets: list[socket.socket] = [s for group in listen_sockets().values() for s in group]
@@ -69,6 +77,7 @@ class Daemon:
         self.prober, self.gpus, files = prober, GpuReader("auto"), LocalFiles([unit_dir])
         journal = JournalctlReader(self._scope)
         self.events = EventLog(self.store, clock)
+        self.reloader = Reloader(config, load, self._apply, self._reload_ended, self.notifier, self.events)
         self.changes = ChangeBook(self.store)
         self.world = World(clock)
         ports = Ports(self.control, kernel, self.gpus, prober, journal, files, clock)
@@ -79,6 +88,7 @@ class Daemon:
             self.world,
             on_wake=lambda: self.loop.wake(),
             revive=self.models.revive,
+            restart_model=self.models.restart,
         )
         self.dropins = DropinsManager(self.control, files, self.events, unit_dir=str(unit_dir), agentctl=_agentctl())
         self.gpu_memory = GpusManager(self.gpus, kernel, self.world, clock)
@@ -95,7 +105,7 @@ class Daemon:
             kernel,
             started=self._started,
             ready=lambda: all(check.ok for check in self.surface.ready()),
-            config=self._config_status,
+            config=self.reloader.status,
             bus=self._bus_status,
         )
         self.changes.on_end += [self.telemetry.record, self._change_ended]
@@ -105,10 +115,10 @@ class Daemon:
         self.surface = Surface(
             parts,
             daemon=self._daemon_status,
-            config_status=self._config_status,
+            config_status=self.reloader.status,
             bus_status=self._bus_status,
-            config=lambda: self._config,
-            reload=self.reload,
+            config=lambda: self.reloader.config,
+            reload=self.reloader.reload,
             exposition=self.telemetry.exposition,
         )
         self.api = ApiServer(self.surface)
@@ -116,34 +126,46 @@ class Daemon:
     # -- life -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Raises AgentdError when it cannot start."""
+        """Raises AgentdError when it cannot start, or cannot go on."""
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._start(tasks)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reloader.hangup)
+            await self._start_unless_stopped(tasks)
             await self._stop.wait()
         finally:
             self.notifier.stopping()
             await self._shut_down(tasks)
+        if self._died:
+            raise AgentdError("internal", f"agentd cannot go on: {self._died}")
+
+    async def _start_unless_stopped(self, tasks: list[asyncio.Task[None]]) -> None:
+        """A start may wait for the bus or for a model that is looked at; nobody waits for it who wants us to stop."""
+        async with self.reloader.lock:
+            starting, stop = asyncio.ensure_future(self._start(tasks)), asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
 
     async def _start(self, tasks: list[asyncio.Task[None]]) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
         self._say("opening the journal")
-        await self.store.open()
-        await self.events.load()
-        await self.changes.load()
+        await self._open_journal()
         self._say("connecting to systemd")
-        await self.control.start_up()
-        settings = self._config.settings
+        await self.control.start_up(BUS_PATIENCE)
+        if not self.control.connected:
+            raise AgentdError("bus-down", f"cannot reach systemd: {self.control.problem}")
+        settings = self.reloader.config.settings
         self._say("looking at the units")
         await self.dropins.apply(settings)
         await self.units.apply(settings)
         await self.models.start(settings)
         await self.loop.once()
-        await self.api.start(unix=self._socket_path, listen=settings.daemon.listen, sockets=self.sockets)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        works = (self.loop.run(), self.events.run(), self.telemetry.sample_lag())
+        await self.api.start(unix=self._socket_path, sockets=self.sockets)
+        await self.api.listen(self._own_listen(settings))
+        works = (self.loop.run(), self.loop.heartbeat(), self.events.run(), self.telemetry.sample_lag())
         tasks += [asyncio.ensure_future(work) for work in works]
         for task in tasks:
             task.add_done_callback(self._task_ended)
@@ -151,16 +173,27 @@ class Daemon:
         self.notifier.ready()
         self._tell_status()
 
+    async def _open_journal(self) -> None:
+        await self.store.open()
+        self._open = True
+        await self.events.load()
+        await self.changes.load()
+        if self.store.recovered_from:
+            text = f"the journal was damaged and a new one is begun; the old one is kept as {self.store.recovered_from}"
+            self.events.emit("journal.damaged", "agentd", text, kept=self.store.recovered_from)
+
     async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
         await self.api.stop()
         self.changes.news.close()
         self.events.news.close()
+        self.reloader.close()
         for task in tasks:
             task.cancel()
         await self.models.close()
         await self.units.close()
-        self.events.emit("daemon.stopped", "agentd", "agentd stops")
-        await self.events.flush()
+        if self._open:
+            self.events.emit("daemon.stopped", "agentd", "agentd stops")
+            await self.events.flush()
         await self.control.close()
         await self.prober.close()
         await self.gpus.close()
@@ -168,9 +201,10 @@ class Daemon:
         self.notifier.close()
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        """The loop and the event writer run for ever; when one does not, systemd shall start us anew."""
+        """These run for ever; when one does not, we end as failed, so that systemd starts us anew."""
         if not task.cancelled() and task.exception() is not None:
             log.critical("daemon.task-died", exc_info=task.exception())
+            self._died = f"internal error ({type(task.exception()).__name__})"
             self._stop.set()
 
     # -- news -------------------------------------------------------------------------------------------------
@@ -198,60 +232,51 @@ class Daemon:
         text = "; ".join(parts) or "no slot configured"
         if bad:
             text += f"; not ready: {', '.join(bad)}"
-        if self._problems:
+        if self.reloader.problems:
             text += "; the configuration on disk is invalid, the previous one is in force"
         self._say(text)
 
     # -- configuration ----------------------------------------------------------------------------------------
 
-    def _on_hangup(self) -> None:
-        task = asyncio.ensure_future(self._reload_quietly())
-        task.add_done_callback(lambda t: t.exception())
-
-    async def _reload_quietly(self) -> None:
-        try:
-            await self.reload()
-        except AgentdError as error:
-            log.warning("config.reload-failed", extra={"data": {"error": error.message}})
-
-    async def reload(self) -> ConfigStatus:
-        """Apply the configuration on disk; an invalid one changes nothing and is told everywhere."""
-        self.notifier.reloading()
-        self._attempted = time.time()
-        try:
-            config = await asyncio.to_thread(self._load)
-            await self._apply(config)
-        except ConfigError as error:
-            self._problems = tuple(str(p) for p in error.problems)
-            self.events.emit("config.invalid", "agentd", f"the configuration is not applied: {error.message}")
-            raise
-        finally:
-            self.notifier.ready()
-            self._tell_status()
-        self._problems, self._loaded = (), self._attempted
-        self.events.emit("config.applied", "agentd", f"configuration applied from {', '.join(config.files)}")
-        self.loop.wake()
-        return self._config_status()
-
     async def _apply(self, config: LoadedConfig) -> None:
+        """First what can be refused, then what is told to every manager even when one of them fails."""
         settings = config.settings
-        if settings.daemon.scope != self._config.settings.daemon.scope:
+        if settings.daemon.scope != self._scope.value:
             raise AgentdError("restart-needed", "cannot change daemon.scope while running; restart agentd")
-        logs.set_level(settings.daemon.log_level)
-        if not self.sockets:
-            await self.api.listen(settings.daemon.listen)
-        self._config = config
-        await self.dropins.apply(settings)
-        await self.models.apply(settings)
-        await self.units.apply(settings)
+        await self.api.listen(self._own_listen(settings))
+        self.reloader.accept(config)
+        logs.set_level(self._log_level or settings.daemon.log_level)
+        self.loop.period = settings.daemon.resync
+        failed = []
+        for manager in (self.dropins, self.models, self.units):
+            try:
+                await manager.apply(settings)
+            except AgentdError as error:
+                failed.append(f"{manager.name}: {error.message}")
+        if failed:
+            raise AgentdError(IN_PART, f"the configuration is applied in part: {'; '.join(failed)}")
+
+    def _reload_ended(self) -> None:
+        self._tell_status()
+        self.loop.wake()
+
+    def _own_listen(self, settings: Settings) -> str:
+        """The TCP address that we open ourselves: "" when systemd has opened it for us."""
+        listen = settings.daemon.listen
+        for sock in self.sockets:
+            if sock.family == socket.AF_UNIX:
+                continue
+            host, port = sock.getsockname()[:2]
+            if listen in (f"{host}:{port}", f"[{host}]:{port}", f"localhost:{port}"):
+                return ""
+            log.warning("listen.socket-unit", extra={"data": {"text": f"systemd keeps {host}:{port} open, whatever "
+                        f'daemon.listen says ("{listen}"); change ListenStream= of agentd.socket'}})  # fmt: skip
+        return listen
 
     # -- what the API asks of the process ---------------------------------------------------------------------
 
     def _daemon_status(self) -> DaemonStatus:
         return DaemonStatus(__version__, os.getpid(), self._scope, self._started, self._status)
-
-    def _config_status(self) -> ConfigStatus:
-        return ConfigStatus(not self._problems, self._loaded, self._attempted, self._config.files, self._problems)
 
     def _bus_status(self) -> BusStatus:
         return BusStatus(self.control.connected, self.control.reconnects, self.control.problem)

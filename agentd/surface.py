@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from agentd.api.operations import BusStatus, Check, ConfigStatus, DaemonStatus, ModelStatus, ServiceVerb
@@ -22,6 +22,8 @@ from agentd.types import Change, Event, GpuSnapshot, Health, JobResult, ServiceS
 from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
 
 ACTION_SECONDS = 120.0
+FRESH_SECONDS = 2.0
+"""Longest wait for a pass that has seen what an action did."""
 
 
 @dataclass(slots=True)
@@ -131,8 +133,9 @@ class Surface:
         return self._parts.changes.recent(limit)
 
     async def follow_change(self, change_id: str) -> AsyncGenerator[Change, None]:
-        async for change in self._parts.changes.follow(change_id):
-            yield change
+        async with aclosing(self._parts.changes.follow(change_id)) as steps:
+            async for change in steps:
+                yield change
 
     def events(self, limit: int, after: int = 0) -> Sequence[Event]:
         return self._parts.events.recent(limit, after)
@@ -174,7 +177,7 @@ class Surface:
             await self._model_action(name, verb)
         else:
             await self._unit_action(service.unit, verb)
-        self._parts.loop.wake()
+        await self._parts.loop.fresh(FRESH_SECONDS)
         status = self._parts.world.service(name)
         if status is None:
             raise AgentdError("service-not-found", f"{name} is not supervised yet")
@@ -202,8 +205,11 @@ class Surface:
         else:
             change = self._parts.models.stop(name)
         last = change
-        async with asyncio.timeout(None):
-            async for step in self._parts.changes.follow(change.id):
-                last = step
+        # Every phase of a change has its deadline; the news end early only when agentd stops.
+        async for step in self.follow_change(change.id):
+            last = step
+        if last.finished is None:
+            hint = f"follow it with: agentctl switch status {change.id}"
+            raise AgentdError("stopping", f"agentd stops before {change.kind} {change.id} has ended", hint=hint)
         if last.exit_code:
             raise AgentdError("change-failed", last.message)

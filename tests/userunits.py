@@ -100,7 +100,8 @@ def _the_one(wanted: Callable[[list[str]], bool]) -> int:
 
 async def kill_bus() -> None:
     """SIGKILL, and gone: systemd starts a new one with the next connection, unless that happens too often."""
-    systemctl("reset-failed", "dbus.service", check=False)
+    systemctl("reset-failed", "dbus.service", "dbus.socket", check=False)
+    systemctl("start", "dbus.socket", check=False)
     pid = bus_pid()
     fd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)

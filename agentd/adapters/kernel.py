@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from agentd.adapters import sock_diag
 from agentd.core import procfs
 from agentd.errors import AgentdError
 from agentd.ports import PortHolder
@@ -17,6 +18,7 @@ from agentd.ports import PortHolder
 logger = logging.getLogger(__name__)
 
 _KILL_ROUNDS = 20
+_PROC = Path("/proc")
 
 
 class PidWatch:
@@ -78,12 +80,19 @@ class LinuxKernel:
         return self._text(f"{pid}/comm").rstrip("\n")
 
     def port_holder(self, port: int) -> PortHolder | None:
-        tables = (self._text("net/tcp"), self._text("net/tcp6"))
-        inodes = procfs.listening_inodes(tables, port)
+        inodes = self._listening(port)
         if not inodes:
             return None
         pid = self._owner_of({f"socket:[{inode}]" for inode in inodes})
         return PortHolder(port, pid, self.comm(pid), self.unit_of(pid)) if pid else PortHolder(port, 0, "", "")
+
+    def _listening(self, port: int) -> frozenset[int]:
+        """Inodes of the sockets that listen on the port."""
+        if self._proc == _PROC:
+            with suppress(sock_diag.Unavailable):
+                found = list(sock_diag.listeners(port))
+                return frozenset(inode for address, inode in found if procfs.is_local(address))
+        return procfs.listening_inodes((self._text("net/tcp"), self._text("net/tcp6")), port)
 
     def memory_available(self) -> int:
         return procfs.mem_available(self._text("meminfo"))
@@ -106,10 +115,12 @@ class LinuxKernel:
         return self._mounts
 
     def _owner_of(self, links: set[str]) -> int:
-        """The first process that has one of these sockets open; 0 when we may not see it."""
-        for name in os.listdir(self._proc):  # noqa: PTH208 - thousands per call
-            if name.isdigit() and any(link in links for link in _open_files(f"{self._proc}/{name}")):
-                return int(name)
+        """A process that has one of these sockets open, looking at the youngest first, since it is mostly a server
+        that has just started; 0 when we may not see it."""
+        pids = (int(name) for name in os.listdir(self._proc) if name.isdigit())  # noqa: PTH208 - thousands per call
+        for pid in sorted(pids, reverse=True):
+            if any(link in links for link in _open_files(f"{self._proc}/{pid}")):
+                return pid
         return 0
 
     def _text(self, name: str) -> str:

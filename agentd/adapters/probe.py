@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import importlib
+import json as json_library
 import os
-import signal
 import socket
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from agentd.adapters import exec_probe, plain_http, redis_ping
+from agentd.adapters.conversation import BrokenOff, Conversation, TooLarge, connected
 from agentd.core.redact import redact, without_credentials
 from agentd.errors import AgentdError
 from agentd.ports import HttpAnswer
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     import aiohttp
 
 LARGEST_BODY = 1024 * 1024
-LARGEST_COMPLAINT = 4096
-OWN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
-"""What systemd told us and nobody else."""
 
 
 class NetworkProber:
@@ -50,28 +46,43 @@ class NetworkProber:
         headers: Mapping[str, str] | None = None,
         json: object | None = None,
     ) -> HttpAnswer:
-        session = await self._http_session()
         shown, began = without_credentials(url), time.monotonic()
+        where = plain_http.target(url)
         try:
-            async with (
-                asyncio.timeout(timeout),
-                session.request(method, url, headers=headers, json=json, allow_redirects=False) as response,
-            ):
-                body = await _limited(response, shown)
-                return HttpAnswer(response.status, body, time.monotonic() - began)
+            async with asyncio.timeout(timeout):
+                if where is not None:
+                    body = None if json is None else _json(json)
+                    status, content = await _plain(where, plain_http.request(where, method, headers or {}, body), shown)
+                else:
+                    status, content = await self._library(url, method, headers, json, shown)
+                return HttpAnswer(status, content, time.monotonic() - began)
         except TimeoutError:
             problem = AgentdError("probe-timeout", f"cannot read {shown}: no answer within {timeout:g} s")
-        except (OSError, ValueError) as error:  # ClientConnectorError is an OSError, InvalidURL a ValueError
+        except TooLarge:
+            text = f"cannot read {shown}: the answer is larger than {LARGEST_BODY} bytes"
+            problem = AgentdError("probe-failed", text)
+        except (OSError, ValueError, OverflowError) as error:  # InvalidURL is a ValueError
             problem = AgentdError("probe-failed", f"cannot connect to {shown}: {_reason(error)}")
-        except _client_error() as error:
-            problem = AgentdError("probe-failed", f"cannot read {shown}: {_reason(error)}")
         raise problem
+
+    async def _library(
+        self, url: str, method: str, headers: Mapping[str, str] | None, json: object | None, shown: str
+    ) -> tuple[int, bytes]:
+        """By aiohttp, which knows TLS."""
+        session = await self._http_session()
+        try:
+            async with session.request(method, url, headers=headers, json=json, allow_redirects=False) as response:
+                return response.status, await _limited(response)
+        except (OSError, ValueError):
+            raise
+        except _client_error() as error:
+            raise AgentdError("probe-failed", f"cannot read {shown}: {_reason(error)}") from None
 
     async def tcp(self, host: str, port: int, *, timeout: float) -> None:
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            async with asyncio.timeout(timeout):
-                await _connect(host, port)
+            async with asyncio.timeout(timeout), connected(host, port):
+                pass
         except TimeoutError:
             problem = AgentdError("probe-timeout", f"cannot connect to {where}: no answer within {timeout:g} s")
         except (OSError, OverflowError) as error:
@@ -81,37 +92,27 @@ class NetworkProber:
         raise problem
 
     async def redis_ping(self, url: str, *, timeout: float) -> None:
-        redis: Any = await _module("redis.asyncio")
-        retry = await _module("redis.asyncio.retry")
-        backoff = await _module("redis.backoff")
         shown = without_credentials(url)
-        try:
-            client = redis.Redis.from_url(url, retry=retry.Retry(backoff.NoBackoff(), 0))
-        except ValueError as error:
-            raise AgentdError("probe-failed", f"cannot ping {shown}: {redact(str(error))}") from None
+        where = redis_ping.address(url)
         try:
             async with asyncio.timeout(timeout):
-                await client.ping()
+                if where is None:
+                    await _library_ping(url, shown)
+                    return
+                async with where.connect() as connection:
+                    await redis_ping.ping(Conversation(connection), where)
+                    return
         except TimeoutError:
             problem = AgentdError("probe-timeout", f"cannot ping {shown}: no answer within {timeout:g} s")
-        except (OSError, redis.RedisError) as error:
-            problem = AgentdError("probe-failed", f"cannot ping {shown}: {_redis_reason(error)}")
-        else:
-            return
-        finally:
-            with contextlib.suppress(OSError, redis.RedisError):
-                await client.aclose()
+        except (OSError, OverflowError) as error:
+            problem = AgentdError("probe-failed", f"cannot ping {shown}: {_reason(error)}")
+        except (redis_ping.NotReady, BrokenOff) as error:
+            problem = AgentdError("probe-failed", f"cannot ping {shown}: {redact(str(error))}")
         raise problem
 
     async def exec(self, argv: Sequence[str], *, timeout: float) -> None:
         """The command must exit with 0; on a timeout its whole process group is killed."""
-        complaint = os.memfd_create("probe", os.MFD_CLOEXEC)
-        try:
-            status = await _run(argv, timeout, complaint)
-            if status != 0:
-                raise AgentdError("probe-failed", f"{argv[0]} {_ending(status)}{_last_line(complaint)}")
-        finally:
-            os.close(complaint)
+        await exec_probe.run(argv, timeout)
 
     async def _http_session(self) -> aiohttp.ClientSession:
         async with self._opening:
@@ -128,6 +129,40 @@ class NetworkProber:
         return self._session
 
 
+async def _plain(where: plain_http.Target, request: bytes, shown: str) -> tuple[int, bytes]:
+    async with connected(where.host, where.port) as connection:
+        talk = Conversation(connection)
+        try:
+            await talk.say(request)
+            return await plain_http.answer(talk, LARGEST_BODY)
+        except plain_http.NotHttp:
+            raise AgentdError("probe-failed", f"cannot read {shown}: the answer is not HTTP") from None
+        except (OSError, BrokenOff) as error:
+            raise AgentdError("probe-failed", f"cannot read {shown}: {_reason(error)}") from None
+
+
+async def _library_ping(url: str, shown: str) -> None:
+    """By redis-py, which knows TLS and every option of its URLs."""
+    redis: Any = await _module("redis.asyncio")
+    retry = await _module("redis.asyncio.retry")
+    backoff = await _module("redis.backoff")
+    try:
+        client = redis.Redis.from_url(url, retry=retry.Retry(backoff.NoBackoff(), 0))
+    except ValueError as error:
+        raise AgentdError("probe-failed", f"cannot ping {shown}: {redact(str(error))}") from None
+    try:
+        await client.ping()
+    except redis.RedisError as error:
+        raise AgentdError("probe-failed", f"cannot ping {shown}: {_redis_reason(error)}") from None
+    finally:
+        with contextlib.suppress(OSError, redis.RedisError):
+            await client.aclose()
+
+
+def _json(value: object) -> bytes:
+    return json_library.dumps(value, separators=(",", ":")).encode()
+
+
 async def _module(name: str) -> Any:
     """Import in a thread: aiohttp and redis take 100 ms that the loop has better uses for."""
     return await asyncio.to_thread(importlib.import_module, name)
@@ -139,71 +174,13 @@ def _client_error() -> type[Exception]:
     return aiohttp.ClientError
 
 
-async def _limited(response: aiohttp.ClientResponse, shown: str) -> bytes:
+async def _limited(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > LARGEST_BODY:
-            raise AgentdError("probe-failed", f"cannot read {shown}: the answer is larger than {LARGEST_BODY} bytes")
+            raise TooLarge
     return bytes(body)
-
-
-async def _connect(host: str, port: int) -> None:
-    loop = asyncio.get_running_loop()
-    try:
-        version = ip_address(host).version
-        targets = [(socket.AF_INET if version == 4 else socket.AF_INET6, (host, port))]
-    except ValueError:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        targets = [(family, address[:2]) for family, _, _, _, address in found]  # type: ignore[misc]
-    failure: OSError | None = None
-    for family, address in targets:
-        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as connection:
-            try:
-                await loop.sock_connect(connection, address)
-                return
-            except OSError as error:
-                failure = error
-    raise failure or OSError(errno.EADDRNOTAVAIL, "no address")
-
-
-async def _run(argv: Sequence[str], timeout: float, complaint: int) -> int:
-    environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=complaint,
-            env=environment,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise AgentdError("probe-failed", f"cannot run {argv[0]}: {_reason(error)}") from None
-    try:
-        async with asyncio.timeout(timeout):
-            return await process.wait()
-    except TimeoutError:
-        raise AgentdError("probe-timeout", f"cannot wait for {argv[0]}: still running after {timeout:g} s") from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.shield(process.wait())
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"exited with status {status}"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-    return f"was killed by {name}"
-
-
-def _last_line(complaint: int) -> str:
-    size = os.fstat(complaint).st_size
-    text = os.pread(complaint, LARGEST_COMPLAINT, max(0, size - LARGEST_COMPLAINT)).decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f": {redact(lines[-1][:200])}" if lines else ""
 
 
 _BY_CLASS = {

@@ -135,7 +135,7 @@ class SqliteStore:
 
     def _explain(self, verb: str, error: sqlite3.Error) -> AgentdError:
         name = getattr(error, "sqlite_errorname", "")
-        if name == "SQLITE_FULL":
+        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and _full(self.path.parent)):
             message = self._cannot(verb, "the disk is full")
             return AgentdError("journal-full", message, hint=f"free some space below {self.path.parent}")
         if name in DAMAGED:
@@ -238,6 +238,15 @@ class SqliteStore:
             self._db.close()
             self._db = None
         self._release_lock()
+
+
+def _full(directory: Path) -> bool:
+    """SQLite calls it an I/O error when there is no room for its shared memory beside the journal."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < 64 * 1024
 
 
 def _event_row(event: Event) -> tuple[Any, ...]:

@@ -38,6 +38,8 @@ class Link:
         self._bus: Bus | None = None
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
+        self._failures = 0
+        self._warned = ""
         self.reconnects = 0
         self.problem = "not started"
         """Why there is no connection; "" while there is one."""
@@ -78,15 +80,21 @@ class Link:
                 delay = min(delay * 2, LONGEST_RETRY)
                 continue
             delay = FIRST_RETRY
+            self._failures, self._warned = 0, ""
             connections += 1
             self.reconnects = connections - 1
             await self._hold(bus)
 
     def _failed(self, error: Exception) -> None:
-        """Said once per reason, not once per attempt."""
+        """A warning once per reason, not once per attempt; a first failure is no news, since a bus that our own
+        connection starts knows systemd only some milliseconds later."""
         known = isinstance(error, AgentdError)
         problem = str(error) if known else f"internal error: {error!r}"
-        if self.problem != problem:
+        self._failures += 1
+        if self._failures == 1 and known:
+            logger.debug("no connection to systemd yet: %s", problem)
+        elif self._warned != problem:
+            self._warned = problem
             logger.warning("no connection to systemd, trying again: %s", problem, exc_info=None if known else error)
         self.problem = problem
 

@@ -98,7 +98,11 @@ def mem_available(meminfo: str) -> int:
 def _is_local(address: str) -> bool:
     """Of an address as the kernel prints it: 32-bit words in the machine's byte order."""
     words = [int(address[index : index + 8], 16) for index in range(0, len(address), 8)]
-    raw = struct.pack(f"={len(words)}I", *words)
+    return is_local(struct.pack(f"={len(words)}I", *words))
+
+
+def is_local(raw: bytes) -> bool:
+    """Whether a listener at this address (4 or 16 bytes) is reached over loopback."""
     if len(raw) == 4:
         four = IPv4Address(raw)
         return four.is_loopback or four.is_unspecified

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from agentd.engine.broadcast import Broadcast
 from agentd.errors import AgentdError
@@ -57,7 +57,7 @@ class ChangeBook:
         """Seconds that this switch took lately, None when it never happened."""
         return self._averages.get((previous, target))
 
-    async def follow(self, change_id: str) -> AsyncIterator[Change]:
+    async def follow(self, change_id: str) -> AsyncGenerator[Change, None]:
         """The change as it is, then each of its steps; ends with the finished one."""
         with self.news.listen() as news:
             change = self.find(change_id)

@@ -66,5 +66,6 @@ class EventLog:
             # The history in memory stays; the next event tries again with everything pending.
             log.warning("event.not-saved", extra={"data": {"error": error.message, "pending": len(batch)}})
             return
-        for _ in batch:
+        # What came meanwhile stays, also when it pushed the oldest of a full queue out.
+        while self._pending and self._pending[0].seq <= batch[-1].seq:
             self._pending.popleft()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -14,6 +15,10 @@ log = logging.getLogger(__name__)
 
 QUIET = 0.02
 """Seconds between two passes at least, so that a flood of signals is one pass, not hundreds."""
+RETRY = 5.0
+"""Seconds to the next pass after one in which a manager failed: what it could not read is still unread."""
+STUCK = 300.0
+"""A pass that takes longer is no slow bus any more: the watchdog is not petted, and systemd starts us anew."""
 
 
 class Manager(Protocol):
@@ -26,12 +31,15 @@ class Manager(Protocol):
 
 
 class ReconcileLoop:
-    """`wake` asks for a pass; the watchdog is petted from here, so a stuck loop is noticed by systemd."""
+    """`wake` asks for a pass. `heartbeat` pets the watchdog from the event loop itself, so that systemd notices when
+    that is stuck; a pass that waits for a slow bus does not count as stuck until STUCK seconds have gone by."""
 
     def __init__(self, managers: Sequence[Manager], notifier: Notifier, *, period: float) -> None:
         self._managers = managers
         self._notifier = notifier
-        self._period = period
+        self.period = period
+        self._begun: float | None = None
+        self._passed = asyncio.Event()
         self._wake = asyncio.Event()
         self.errors: dict[str, str] = {}
         self.first_pass = asyncio.Event()
@@ -40,7 +48,25 @@ class ReconcileLoop:
     def wake(self) -> None:
         self._wake.set()
 
+    async def fresh(self, timeout: float) -> None:
+        """Until a pass that begins after this call is done, or `timeout` seconds."""
+        self.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                if self._begun is not None:
+                    await self._passed.wait()
+                await self._passed.wait()
+
     async def once(self) -> None:
+        self._begun = asyncio.get_running_loop().time()
+        try:
+            await self._pass()
+        finally:
+            self._begun = None
+            self._passed.set()
+            self._passed = asyncio.Event()
+
+    async def _pass(self) -> None:
         for manager in self._managers:
             try:
                 await manager.ensure()
@@ -61,25 +87,27 @@ class ReconcileLoop:
 
     async def run(self) -> None:
         """Until cancelled."""
-        ping = self._notifier.watchdog_period
         loop = asyncio.get_running_loop()
-        next_pass = loop.time() + self._period
+        last = loop.time()
         while True:
-            limit = next_pass - loop.time()
-            if ping is not None:
-                limit = min(limit, ping)
-            woken = await self._sleep(max(0.0, limit))
-            self._notifier.watchdog()
-            if woken or loop.time() >= next_pass:
-                await self.once()
-                next_pass = loop.time() + self._period
-                await asyncio.sleep(QUIET)
+            due = last + (min(RETRY, self.period) if self.errors else self.period)
+            await self._sleep(max(0.0, due - loop.time()))
+            await self.once()
+            last = loop.time()
+            await asyncio.sleep(QUIET)
 
-    async def _sleep(self, seconds: float) -> bool:
-        try:
+    async def heartbeat(self) -> None:
+        """Until cancelled."""
+        ping, loop = self._notifier.watchdog_period, asyncio.get_running_loop()
+        if ping is None:
+            return
+        while True:
+            if self._begun is None or loop.time() - self._begun < STUCK:
+                self._notifier.watchdog()
+            await asyncio.sleep(ping)
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-        except TimeoutError:
-            return False
         self._wake.clear()
-        return True

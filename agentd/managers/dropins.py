@@ -36,6 +36,9 @@ class DropinsManager:
         self._settings = Settings()
         self._findings: list[dict[str, object]] = []
         self._stale = True
+        self._refused = ""
+        """Why the last installation failed."""
+        self._retry = False
 
     def findings(self) -> Sequence[Mapping[str, object]]:
         return tuple(self._findings)
@@ -45,12 +48,12 @@ class DropinsManager:
         self._stale = True
 
     async def apply(self, settings: Settings) -> None:
-        """Write what is missing, reload once if anything changed, restore everything when it is not loaded."""
+        """Write what is missing, reload once if anything is not loaded, restore everything when systemd refuses it.
+
+        A unit directory that cannot be written is a finding, no error: supervision does not depend on drop-ins.
+        """
         self._settings = settings
-        self._stale = True
-        plan = await self._plan()
-        if plan.writes:
-            await self._install(plan)
+        self._stale = self._retry = True
         await self.ensure()
 
     async def ensure(self) -> None:
@@ -58,11 +61,28 @@ class DropinsManager:
             return
         self._stale = False
         try:
-            plan = await self._plan()
-            await self._verify(plan)
+            if self._retry:
+                self._retry = False
+                await self._converge()
+            await self._verify(await self._plan())
         except AgentdError:
             self._stale = True
             raise
+
+    async def _converge(self) -> None:
+        self._refused = ""
+        try:
+            plan = await self._plan()
+            if plan.writes:
+                await self._install(plan)
+            elif self._not_loaded((d.path for d in self._declared()), await self._states()):
+                await self._control.reload()  # An earlier run was cut off between the two.
+        except AgentdError as error:
+            if error.kind.startswith("bus-"):
+                self._retry = True  # The next connection, or the end of a slow reload, brings us here again.
+                raise
+            self._refused = error.message
+            self._events.emit("dropins.refused", "agentd", f"the drop-ins are not installed: {error.message}")
 
     # -- declared ---------------------------------------------------------------------------------------------
 
@@ -96,8 +116,15 @@ class DropinsManager:
         found = [p for p in await self._files.find(self._unit_dir, OURS) if p.endswith(names)]
         declared = self._declared()
         paths = {self._relative(p) for p in found} | {d.path for d in declared}
-        existing = {path: await self._files.read(f"{self._unit_dir}/{path}") for path in sorted(paths)}
+        existing = {path: await self._text(path) for path in sorted(paths)}
         return dropin.plan(declared, existing)
+
+    async def _text(self, path: str) -> str | None:
+        """What cannot be read (a link, not text) was put there by somebody: it is not ours, and kept."""
+        try:
+            return await self._files.read(f"{self._unit_dir}/{path}")
+        except AgentdError:
+            return ""
 
     def _relative(self, path: str) -> str:
         return path.removeprefix(self._unit_dir + "/")
@@ -115,9 +142,11 @@ class DropinsManager:
             await self._files.apply(old)
             await self._control.reload()
             raise AgentdError("dropin-not-loaded", f"systemd does not load {', '.join(missing)}; nothing was changed")
-        self._events.emit(
-            "dropins.installed", "agentd", f"{len(writes)} drop-ins written and loaded", files=", ".join(sorted(writes))
-        )
+        written = sum(text is not None for text in writes.values())
+        counts = {"written": written, "removed": len(writes) - written}
+        done = " and ".join(f"{count} {word}" for word, count in counts.items() if count)
+        text = f"drop-ins: {done}, and loaded"
+        self._events.emit("dropins.installed", "agentd", text, files=", ".join(sorted(writes)))
 
     # -- loaded -----------------------------------------------------------------------------------------------
 
@@ -139,9 +168,10 @@ class DropinsManager:
             for path in plan.kept
         ]  # fmt: skip
         findings += [
-            _finding(path.partition(".d/")[0], path, "missing", "the file is not as it should be", "agentctl reload")
+            _finding(path.partition(".d/")[0], path, "missing", self._refused or "the file is not as it should be",
+                     "agentctl reload")
             for path in plan.writes
-        ]
+        ]  # fmt: skip
         states = await self._states()
         declared = [d.path for d in self._declared() if d.path not in plan.kept and d.path not in plan.writes]
         for path in self._not_loaded(declared, states):

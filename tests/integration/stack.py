@@ -29,7 +29,7 @@ from agentd.sandbox import gpu, home
 from agentd.sandbox.standins import behaviour
 
 PORTS: Mapping[str, int] = {"qwen": 8001, "dolphin": 8002}
-LONG = 60.0
+LONG = 40.0
 """Seconds for what takes a fraction of one on an idle machine."""
 FAST = """\
 [slots.gpu0]
@@ -68,14 +68,14 @@ class Stack:
         memory = gpu.Memory.from_environment()
         assert memory is not None
         self.memory = memory
-        self._installed = time.time()
+        self.since = time.time()
 
     # -- life -----------------------------------------------------------------------------------------------------
 
     def install(self, *, config: str = FAST, **load_seconds: float) -> None:
         """A fresh home; nothing of an earlier stack runs or is remembered."""
         self.remove()
-        self._installed = time.time()
+        self.since = time.time()
         home.install()
         for name in PORTS:
             self.behaviour(name, load_seconds=load_seconds.get(name, 0.0))
@@ -113,7 +113,10 @@ class Stack:
             claim.path.unlink(missing_ok=True)
 
     def start_agentd(self) -> None:
-        systemctl("start", "agentd.service")
+        try:
+            systemctl("start", "agentd.service")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.journal('agentd.service', 40)}") from None
 
     def stop_agentd(self, *, sockets: bool = True) -> None:
         """With its socket, so that no request can start it again."""
@@ -247,7 +250,7 @@ class Stack:
 
     def journal(self, unit: str, lines: int = 200) -> str:
         """What the unit and systemd wrote about it since the installation."""
-        since = f"--since=@{self._installed:.3f}"
+        since = f"--since=@{self.since:.3f}"
         argv = ["journalctl", "--no-pager", "-o", "cat", "-n", str(lines), since, f"--user-unit={unit}"]
         return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False).stdout
 

@@ -9,6 +9,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from integration.stack import Done, Stack, until
@@ -106,7 +107,7 @@ FAILURES: dict[str, tuple[Callable[[Stack], None], str]] = {
 
 
 @contextmanager
-def switching(stack: Stack, *options: str) -> Iterator[tuple[Done, dict[str, object]]]:
+def switching(stack: Stack, *options: str) -> Iterator[tuple[Done, dict[str, Any]]]:
     """How `agentctl switch-model dolphin` ended, and the change; watched throughout."""
     with Watcher(stack) as seen:
         done = stack.ctl("switch-model", "dolphin", *options)
@@ -230,6 +231,25 @@ def test_gpu_memory_that_never_comes_back_wedges_the_slot_and_its_holder_is_name
     code, change = stack.switch("dolphin", "--force")
     assert code == 0, change
     assert stack.serving() == list(stack.models_up()) == ["dolphin"]
+
+
+def test_gpu_memory_that_comes_back_late_is_waited_for_although_no_process_holds_it(stack: Stack) -> None:
+    """With no need declared, and steady all the while: only that nobody is listed for it tells that it will come."""
+    stack.behaviour("qwen", vram_release_seconds=2.0)
+    systemctl("restart", QWEN)
+    stack.settled("qwen")
+    with switching(stack) as (done, change):
+        assert done.code == 0, done
+        phases = {p["phase"]: p["seconds"] for p in change["phases"]}
+        assert phases["wait-vram"] >= 1.5
+        assert stack.serving() == ["dolphin"]
+    stack.behaviour("qwen")
+    stack.behaviour("dolphin", fail="canary-500", vram_release_seconds=2.0)
+    systemctl("restart", DOLPHIN)
+    assert stack.switch("qwen")[0] == 0
+    with switching(stack) as (done, _):
+        assert done.code == ROLLED_BACK, done
+        qwen_serves_alone(stack)
 
 
 def test_a_child_that_left_the_cgroup_is_a_stranger_that_precheck_names(bare_stack: Stack) -> None:

@@ -24,7 +24,7 @@ def test_a_bare_start_of_the_other_model_is_adopted_without_a_fight(stack: Stack
         assert (adopted["subject"], adopted["data"]["before"]) == ("dolphin", "qwen")
         events.until(lambda e: e["kind"] == "service.health" and e["message"] == "dolphin is ready")
         stack.settled("dolphin")
-        # A fight would be a pass of agentd that starts or stops something: let some happen, by events of our own making.
+        # A fight would come with a pass of agentd: let some happen, by events of our own making.
         for _ in range(5):
             assert stack.ctl("reload").code == 0
             events.kind("config.applied")

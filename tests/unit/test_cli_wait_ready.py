@@ -146,13 +146,17 @@ def test_silence_is_a_timeout() -> None:
 
 
 def test_pauses_grow_from_short_to_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time waited so far, which is told here by the pauses themselves."""
     pauses: list[float] = []
+    monkeypatch.setattr(wait_ready.time, "monotonic", lambda: 50.0 + sum(pauses))
     monkeypatch.setattr(wait_ready.select, "select", lambda r, w, x, pause: pauses.append(pause) or ([], [], []))
-    answers = iter([*["no"] * 20, ""])
+    answers = iter([*["no"] * 800, ""])
     assert wait_ready.wait(lambda timeout: next(answers), 1000.0) == ""
-    assert pauses[0] == 0.02
+    assert pauses[0] == 0.01
     assert pauses == sorted(pauses)
     assert pauses[-1] == 0.5
+    second = next(n for n in range(len(pauses)) if sum(pauses[:n]) >= 1.0)
+    assert pauses[second] < 0.011, "what loads for a second is seen within 11 ms"
 
 
 def test_end_of_the_main_process_ends_the_wait(

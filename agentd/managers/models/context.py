@@ -112,6 +112,8 @@ class SwitchRun(Run):
     """/pause was sent to the previous model and must be undone when it stays."""
     previous_pids: frozenset[int] = frozenset()
     previous_cgroup: str = ""
+    unlisted: Mapping[int, int] | None = None
+    """Per GPU: memory that no listed process held before anything was stopped; None when nobody looked."""
     target_pid: int = 0
     target_cgroup: str = ""
     target_pids: frozenset[int] = frozenset()

@@ -22,7 +22,7 @@ MARGIN = 15.0
 
 
 async def _wait_vram(ctx: SlotContext, run: SwitchRun) -> Step:
-    step = await vram.wait_vram(ctx, run.target, run.previous_pids)
+    step = await vram.wait_vram(ctx, run.target, run.previous_pids, run.unlisted)
     if run.target is not None:
         return step
     if step.signal is Signal.FAIL:

@@ -10,17 +10,18 @@ from agentd.engine.runner import Step
 from agentd.errors import AgentdError
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.endpoint import Endpoint
-from agentd.managers.models.vram import foreign_memory, told_bytes
+from agentd.managers.models.vram import foreign_memory, told_bytes, unlisted
 from agentd.types import UnitState
 from agentd.wire import PrecheckItem
 
 
 async def precheck(ctx: SlotContext, run: SwitchRun) -> Step:
     """PASS, or REFUSE naming every check that failed."""
-    await _remember_previous(ctx, run)
     if run.target is None:
+        await _remember_previous(ctx, run)
         return Step(Signal.PASS, "nothing to start")
-    failed = [item for item in await checks(ctx, run.target) if not item.ok]
+    found, _ = await asyncio.gather(checks(ctx, run.target), _remember_previous(ctx, run))
+    failed = [item for item in found if not item.ok]
     if failed:
         return Step(Signal.REFUSE, cause="; ".join(item.detail for item in failed))
     return Step(Signal.PASS)
@@ -38,7 +39,9 @@ async def checks(ctx: SlotContext, target: ModelUnit) -> tuple[PrecheckItem, ...
 
 
 async def _remember_previous(ctx: SlotContext, run: SwitchRun) -> None:
-    """Whose processes must be gone later; read while they still run."""
+    """Whose processes must be gone later, and whose memory back; read while they still run."""
+    snapshot = await ctx.ports.gpus.read()
+    run.unlisted = None if snapshot.error else unlisted(snapshot)
     if run.previous is None:
         return
     state = await ctx.ports.control.show(run.previous.unit)

@@ -33,18 +33,21 @@ class Started:
     job: asyncio.Task[JobResult] | None = None
 
 
-async def start_unit(ctx: SlotContext, model: ModelUnit) -> Started:
-    """Queue the start and wait for a main process; with ExecStartPost= the job itself goes on.
+async def start_unit(ctx: SlotContext, model: ModelUnit, known: ActiveState | None = None) -> Started:
+    """Queue the start and wait for a main process; with ExecStartPost= the job itself goes on. `known` is the unit's
+    state where the caller has just read it.
 
     Raises AgentdError naming why the unit did not start.
     """
     control = ctx.ports.control
     wake = ctx.wakes.register(model.unit)
     try:
-        job = await _queue(ctx, model)
+        job = await _queue(ctx, model, known)
         waiter = asyncio.ensure_future(_outcome(job, model.spec.ready_timeout + model.spec.start_timeout))
         waiter.add_done_callback(lambda _: wake.set())
         while True:
+            # systemd runs a job when no message waits to be answered: a question now would delay the start itself.
+            await wait_any(wake, 0.05)
             state = await control.show(model.unit)
             if state.main_pid and state.active_state in (ActiveState.ACTIVE, ActiveState.ACTIVATING):
                 return Started(state.main_pid, state.control_group, waiter)
@@ -52,15 +55,14 @@ async def start_unit(ctx: SlotContext, model: ModelUnit) -> Started:
                 if waiter.result() is not JobResult.DONE or not state.active_state.up:
                     raise AgentdError("start-failed", await _why(ctx, model, state, waiter.result()))
                 return Started(state.main_pid, state.control_group, waiter)
-            await wait_any(wake, 0.05)
     finally:
         ctx.wakes.unregister(model.unit, wake)
 
 
-async def _queue(ctx: SlotContext, model: ModelUnit) -> Job:
+async def _queue(ctx: SlotContext, model: ModelUnit, known: ActiveState | None) -> Job:
     """The start limit is there for crashes: starts that were asked for, five in half an hour, must not use it up."""
     control = ctx.ports.control
-    state = (await control.list([model.unit]))[model.unit].active_state
+    state = known or (await control.list([model.unit]))[model.unit].active_state
     if state is ActiveState.FAILED or state is ActiveState.INACTIVE:
         with suppress(AgentdError):  # Not loaded: then systemd has forgotten its count as well.
             await control.reset_failed(model.unit)
@@ -77,10 +79,11 @@ async def _outcome(job: Job, timeout: float) -> JobResult:
 async def start(ctx: SlotContext, run: SwitchRun) -> Step:
     """PASS when the target has a main process; never while another model of the slot is up."""
     assert run.target is not None
-    others = [name for name in await ctx.up() if name != run.target.name]
+    states = await ctx.briefs()
+    others = [name for name, state in states.items() if state.active_state.up and name != run.target.name]
     if others:
         return Step(Signal.FAIL, cause=f"{', '.join(others)} was started by somebody else meanwhile")
-    started = await start_unit(ctx, run.target)
+    started = await start_unit(ctx, run.target, states[run.target.name].active_state)
     run.target_pid, run.target_cgroup, run.start_job = started.pid, started.cgroup, started.job
     return Step(Signal.PASS, f"main process {started.pid}")
 

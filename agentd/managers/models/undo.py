@@ -42,7 +42,7 @@ async def settle(ctx: SlotContext, run: SwitchRun) -> Step:
     if previous is None or not run.rollback:
         return Step(Signal.EMPTIED, "no model to go back to" if previous is None else "rollback was not wanted")
     # Of the previous model nothing may be left either: its own leftovers would make its new start fail.
-    step = await wait_vram(ctx, previous, run.target_pids | run.previous_pids)
+    step = await wait_vram(ctx, previous, run.target_pids | run.previous_pids, run.unlisted)
     return Step(Signal.STUCK, cause=step.cause) if step.signal is Signal.FAIL else step
 
 

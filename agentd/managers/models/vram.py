@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentd.core.switch import Signal
@@ -16,6 +17,9 @@ POLL = 0.1
 """Seconds between two looks at NVML; its own figures move no faster."""
 STABLE_BYTES = 64 * 1024**2
 """Free memory that moves less than this counts as stable; vLLM's profiling asserts otherwise."""
+UNLISTED_LEEWAY = 256 * 1024**2
+UNLISTED_USUAL = 1024**3
+"""What a driver may hold for itself, where it is not known what it held before."""
 
 
 def told_bytes(size: int) -> str:
@@ -87,8 +91,13 @@ async def _until_empty(ctx: SlotContext, url: str) -> None:
         await ctx.ports.clock.sleep(POLL)
 
 
-async def wait_vram(ctx: SlotContext, model: ModelUnit | None, gone: frozenset[int]) -> Step:
-    """PASS once none of `gone` holds memory and enough for `model` is free and stable; FAIL names the holders."""
+async def wait_vram(
+    ctx: SlotContext, model: ModelUnit | None, gone: frozenset[int], before: Mapping[int, int] | None
+) -> Step:
+    """PASS once none of `gone` holds memory and enough for `model` is free and stable; FAIL names the holders.
+
+    `before` is what `unlisted` said before anything was stopped, None when that is not known.
+    """
     if ctx.slot.vram_probe == "none":
         return Step(Signal.PASS, "GPU memory is not measured here")
     started = ctx.ports.clock.monotonic()
@@ -103,9 +112,11 @@ async def wait_vram(ctx: SlotContext, model: ModelUnit | None, gone: frozenset[i
         if reference < 0 or abs(free - reference) > STABLE_BYTES:
             reference, stable_since = free, now
         reason = _shortage(ctx, snapshot, model, gone)
-        if not reason and now - stable_since >= ctx.slot.vram_stable:
-            return Step(Signal.PASS, f"{told_bytes(free)} free after {now - started:.1f} s")
-        if now - started >= ctx.slot.vram_timeout:
+        late = "" if reason else _on_its_way(ctx, snapshot, before)
+        over = now - started >= ctx.slot.vram_timeout
+        if not reason and (over or not late) and now - stable_since >= ctx.slot.vram_stable:
+            return Step(Signal.PASS, f"{told_bytes(free)} free after {now - started:.1f} s{late}")
+        if over:
             why = reason or f"free GPU memory kept changing for {now - started:.0f} s"
             return Step(Signal.FAIL, cause=why + _named(ctx, snapshot))
         await asyncio.sleep(POLL)
@@ -124,6 +135,23 @@ def _shortage(ctx: SlotContext, snapshot: GpuSnapshot, model: ModelUnit | None, 
         wanted = min(need, gpu.total)
         if gpu.index in ctx.slot.gpus and gpu.free < wanted:
             return f"GPU {gpu.index} has {told_bytes(gpu.free)} free, {model.name} needs {told_bytes(wanted)}"
+    return ""
+
+
+def unlisted(snapshot: GpuSnapshot) -> dict[int, int]:
+    """Per GPU: memory in use that no listed process holds. A driver lists a process no more while it still frees."""
+    found = {g.index: g.used for g in snapshot.gpus}
+    for process in snapshot.processes:
+        found[process.gpu] = max(0, found.get(process.gpu, 0) - process.used)
+    return found
+
+
+def _on_its_way(ctx: SlotContext, snapshot: GpuSnapshot, before: Mapping[int, int] | None) -> str:
+    """Memory of processes that have ended. Only a reason to wait: a process of another namespace looks the same."""
+    for index, size in unlisted(snapshot).items():
+        usual = UNLISTED_USUAL if before is None else before.get(index, 0) + UNLISTED_LEEWAY
+        if index in ctx.slot.gpus and size > usual:
+            return f"; {told_bytes(size)} of GPU {index} are held by no process that can be seen"
     return ""
 
 

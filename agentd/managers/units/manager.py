@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from agentd.core.schema import Settings
 from agentd.engine.events import EventLog
 from agentd.engine.world import World
 from agentd.errors import AgentdError
+from agentd.managers.units.failures import given_up
 from agentd.managers.units.watch import ServiceWatch, UnitPorts
-from agentd.types import ActiveState, Health, ServiceStatus
+from agentd.types import Health, ServiceStatus
+
+log = logging.getLogger(__name__)
 
 
 class UnitsManager:
-    """`on_wake()` asks the loop for a pass; `revive(name)` brings a model back through its slot's owner."""
+    """`on_wake()` asks the loop for a pass. A model is acted upon through its slot's owner alone: `revive(name)` brings
+    one back that systemd has given up, `restart_model(name)` restarts the resident one."""
 
     name = "units"
 
@@ -26,12 +31,14 @@ class UnitsManager:
         world: World,
         on_wake: Callable[[], None],
         revive: Callable[[str], bool],
+        restart_model: Callable[[str], Awaitable[None]],
     ) -> None:
         self._ports = ports
         self._events = events
         self._world = world
         self._on_wake = on_wake
         self._revive = revive
+        self._restart_model = restart_model
         self._settings = Settings()
         self._watches: dict[str, ServiceWatch] = {}
         self._by_unit: dict[str, str] = {}
@@ -45,6 +52,8 @@ class UnitsManager:
         for name in list(self._watches):
             if settings.services.get(name) != self._watches[name].service:
                 self._watches.pop(name).close()
+                if name in self._recoveries:
+                    self._recoveries.pop(name).cancel()
         for name, service in settings.services.items():
             if name not in self._watches:
                 self._watches[name] = ServiceWatch(name, service, self._ports, self._publish, self._process_ended)
@@ -73,17 +82,25 @@ class UnitsManager:
             self._dirty.update(self._watches)
         full = self._dirty >= set(self._watches)
         marked, self._dirty = self._dirty, set()
+        failure: AgentdError | None = None
         for name in sorted(marked):
             watch = self._watches.get(name)
             if watch is None:
                 continue
             try:
                 await watch.refresh()
-            except AgentdError:
+            except AgentdError as error:
+                # Marked again, and so are all others when there is no systemd to ask: no pass of timeouts.
+                failure = error
                 self._dirty.add(name)
-                raise
+                if error.kind in ("bus-down", "bus-timeout"):
+                    self._dirty |= marked
+                    break
+                continue
             self._judge(watch)
             self._publish(name)
+        if failure is not None:
+            raise failure
         if full:
             self._last_full = now
             self._world.seen("units")
@@ -97,13 +114,16 @@ class UnitsManager:
         before = self._world.service(name)
         known = {s.name: s.health for s in self._world.services}
         status = watch.status(known)
+        now, long_enough = self._ports.clock.monotonic(), self._settings.daemon.crash_loop_window
+        watch.failures.note_health(ready=status.health is Health.READY, now=now, long_enough=long_enough)
         self._world.put_service(status)
         if before is None or before.health is not status.health:
-            self._told(before, status)
+            if not watch.process_ended:  # How it ended is told when systemd has said it, some milliseconds later.
+                self._told(before, status)
             for other in self._watches.values():
                 if name in other.service.depends_on:
                     self._publish(other.name)
-        if watch.liveness_failed() and (before is None or before.health is not Health.UNREADY):
+        if watch.newly_not_alive():
             self._not_alive(watch)
 
     def _told(self, before: ServiceStatus | None, status: ServiceStatus) -> None:
@@ -131,26 +151,44 @@ class UnitsManager:
         kind = failures.news(state)
         if kind:
             self._events.emit(kind, watch.name, f"{watch.name}: {watch.cause}", unit=state.name)
-        if state.active_state is ActiveState.FAILED and state.result == "start-limit-hit":
+        if given_up(state) and self._wanted(watch):
             self._plan_recovery(watch)
+
+    def _wanted(self, watch: ServiceWatch) -> bool:
+        """A model that failed while another one took its slot stays down; that was decided elsewhere."""
+        if watch.service.model is None:
+            return True
+        slot = self._world.slot(watch.service.model.slot)
+        return slot is not None and slot.resident in (None, watch.name) and slot.change is None
 
     def _plan_recovery(self, watch: ServiceWatch) -> None:
         if watch.name in self._recoveries:
             return
         delay = watch.failures.next_recovery(watch.service.recovery, random.random())
         if delay is None:
-            text = f"{watch.name} stays down: systemd gave it up and the recovery policy allows no further try"
-            self._events.emit("service.given-up", watch.name, text)
+            if not watch.failures.exhausted:
+                watch.failures.exhausted = True
+                text = f"{watch.name} stays down: systemd gave it up and the recovery policy allows no further try"
+                self._events.emit("service.given-up", watch.name, text)
             return
-        text = f"systemd gave {watch.name} up; next try in {delay:.0f} s"
+        text = f"systemd gave {watch.name} up; next try in {delay:.3g} s"
         self._events.emit("service.backoff", watch.name, text, seconds=round(delay, 1))
-        task = asyncio.ensure_future(self._recover(watch, delay))
-        self._recoveries[watch.name] = task
-        task.add_done_callback(lambda _: self._recoveries.pop(watch.name, None))
+        self._begin(watch, self._recover(watch, delay))
+
+    def _begin(self, watch: ServiceWatch, work: Coroutine[None, None, None]) -> None:
+        """One recovery of a service at a time."""
+        task = self._recoveries[watch.name] = asyncio.ensure_future(work)
+        task.add_done_callback(lambda done: self._ended(watch.name, done))
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._recoveries.get(name) is task:
+            del self._recoveries[name]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("recovery.internal", exc_info=task.exception(), extra={"data": {"service": name}})
 
     async def _recover(self, watch: ServiceWatch, delay: float) -> None:
         await self._ports.clock.sleep(delay)
-        if watch.state.active_state is not ActiveState.FAILED:
+        if not given_up(watch.state):
             return
         try:
             if watch.service.model is not None:
@@ -167,13 +205,14 @@ class UnitsManager:
             return
         text = f"{watch.name} fails its liveness probe and is restarted"
         self._events.emit("service.liveness-restart", watch.name, text)
-        task = asyncio.ensure_future(self._restart(watch))
-        self._recoveries[watch.name] = task
-        task.add_done_callback(lambda _: self._recoveries.pop(watch.name, None))
+        self._begin(watch, self._restart(watch))
 
     async def _restart(self, watch: ServiceWatch) -> None:
         try:
-            await self._ports.control.restart(watch.service.unit)
+            if watch.service.model is not None:
+                await self._restart_model(watch.name)
+            else:
+                await self._ports.control.restart(watch.service.unit)
         except AgentdError as error:
             self._events.emit("service.recovery-failed", watch.name, error.message)
 

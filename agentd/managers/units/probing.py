@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -11,6 +13,8 @@ from agentd.core.schema import Probe, Service
 from agentd.errors import AgentdError
 from agentd.ports import Clock, Prober
 from agentd.types import ProbeKind, ProbeStatus
+
+log = logging.getLogger(__name__)
 
 
 class Probing:
@@ -31,6 +35,7 @@ class Probing:
         self._on_news = on_news
         self._trackers = {kind: Tracker(kind, probe) for kind, probe in probes.items()}
         self._task: asyncio.Task[None] | None = None
+        self._hurried = asyncio.Event()
 
     @property
     def statuses(self) -> tuple[ProbeStatus, ...]:
@@ -46,6 +51,12 @@ class Probing:
         self._trackers = {kind: Tracker(kind, probe) for kind, probe in self._probes.items()}
         if self._probes:
             self._task = asyncio.ensure_future(self._run())
+            self._task.add_done_callback(_look_at)
+
+    def hurry(self) -> None:
+        """Ask now instead of at the next period; what is known stays known."""
+        self._hurried.set()
+        self._hurried = asyncio.Event()
 
     def stop(self) -> None:
         if self._task is not None:
@@ -70,31 +81,50 @@ class Probing:
 
     async def _until_started(self) -> None:
         probe = self._probes[ProbeKind.STARTUP]
-        await self._clock.sleep(probe.initial_delay)
-        while not await self._once((ProbeKind.STARTUP,)):
-            await self._clock.sleep(probe.period)
+        await self._pause(probe.initial_delay)
+        while not await self._started():
+            await self._pause(probe.period)
+
+    async def _started(self) -> bool:
+        """One look; True once the startup probe has passed."""
+        await self._once((ProbeKind.STARTUP,))
+        return self._trackers[ProbeKind.STARTUP].status.passing is True
 
     async def _repeat(self, kind: ProbeKind) -> None:
         probe = self._probes[kind]
         kinds = [kind, *(k for k in self._probes if self._twin(k) is kind)]
-        await self._clock.sleep(probe.initial_delay)
+        await self._pause(probe.initial_delay)
         while True:
             await self._once(tuple(kinds))
-            await self._clock.sleep(probe.period)
+            await self._pause(probe.period)
 
-    async def _once(self, kinds: tuple[ProbeKind, ...]) -> bool:
-        """One look; True when it succeeded."""
+    async def _pause(self, seconds: float) -> None:
+        """Until the time has passed, or somebody is in a hurry."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+
+    async def _once(self, kinds: tuple[ProbeKind, ...]) -> None:
+        """One look, told to every kind that it answers."""
         begun = self._clock.monotonic()
         error = ""
         try:
             await check(self._prober, self._service, self._probes[kinds[0]])
         except AgentdError as failure:
             error = failure.message
+        except Exception as failure:  # A bug must not leave the last verdict standing for ever.
+            log.exception("probe.internal", extra={"data": {"unit": self._service.unit}})
+            error = f"internal error ({type(failure).__name__})"
         took = self._clock.monotonic() - begun
         for kind in kinds:
             if self._trackers[kind].observe(ok=not error, detail=error, now=self._clock.time(), seconds=took):
                 self._on_news(kind)
-        return not error
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Probing ends only when it is stopped; anything else must not go unseen."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("probing.died", exc_info=task.exception())
 
 
 async def check(prober: Prober, service: Service, probe: Probe) -> None:

@@ -72,11 +72,11 @@ class ServiceWatch:
         if run == self._run:
             return
         self._unfollow()
-        self._run = run
-        if state.main_pid:
-            pid = state.main_pid
+        pid = state.main_pid
+        if pid:
             self._exit = self._ports.kernel.watch_exit(pid, lambda: self._ended(pid))
-        if self._exit is not None or not state.main_pid:
+        self._run = run
+        if self._exit is not None or not pid:
             self._liveness_told = False
             self._probing.restart()
 
@@ -148,13 +148,11 @@ class ServiceWatch:
         self._probing.hurry()
 
     def newly_not_alive(self) -> bool:
-        """The liveness probe fails; True once per main process, however often it is asked."""
+        """The liveness probe fails; True once until it passes again or another process runs."""
         status = self._probing.status(ProbeKind.LIVENESS)
         failed = status is not None and status.passing is False
-        if not failed or self._liveness_told:
-            return False
-        self._liveness_told = True
-        return True
+        news, self._liveness_told = failed and not self._liveness_told, failed
+        return news
 
     def close(self) -> None:
         self._unfollow()
