@@ -252,7 +252,9 @@ class Daemon:
             try:
                 await manager.apply(settings)
             except AgentdError as error:
-                failed.append(f"{manager.name}: {error.message}")
+                # What only lacks systemd is made up for by the passes, which tell of it until then.
+                if not error.kind.startswith("bus-"):
+                    failed.append(f"{manager.name}: {error.message}")
         if failed:
             raise AgentdError(IN_PART, f"the configuration is applied in part: {'; '.join(failed)}")
 

@@ -92,6 +92,8 @@ class UnitState:
     conflicts: frozenset[str] = frozenset()
     after: frozenset[str] = frozenset()
     load_error: str = ""
+    job: str = ""
+    """Type of the queued job ("start", "stop", ...); filled in by UnitControl.list only."""
 
     @property
     def exists(self) -> bool:

@@ -121,4 +121,5 @@ def brief_state(name: str, row: Sequence[Any]) -> UnitState:
         load_state=row[2],
         active_state=ActiveState.parse(row[3]),
         sub_state=row[4],
+        job=row[8],
     )

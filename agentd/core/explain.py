@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from agentd.core.symptoms import last_words
 from agentd.types import ActiveState, JobResult, UnitState
 
+GATE = "agentctl: "
+"""How the lines of the readiness drop-in's own command begin."""
+
 CLD_EXITED, CLD_KILLED, CLD_DUMPED = 1, 2, 3
 
 EXIT_STATUS: Mapping[int, str] = {
@@ -89,7 +92,11 @@ def explain(state: UnitState, lines: Sequence[str], job: JobResult | None = None
     how = _NOT_STARTED.get(job, "") if job is not None else ""
     how = how or _how(state)
     # The complaint of the unit's own wait-ready says only that it waited, not why in vain.
-    said = last_words([line for line in lines if not line.startswith("agentctl: ")])
+    said = last_words([line for line in lines if not line.startswith(GATE)])
+    waited = [line.removeprefix(GATE) for line in lines if line.startswith(GATE)]
+    if waited and state.result == "exit-code" and not _main_failed(state):
+        # The main process was fine until the gate gave it up; the SIGTERM that systemd sent then is no cause.
+        how = f"was stopped by its readiness drop-in: {waited[-1]}"
     if not how:
         return f"{name} {_resting(state)}"
     return f"{name} {how}: {said}" if said else f"{name} {how}"
@@ -127,6 +134,10 @@ def _how(state: UnitState) -> str:
     if state.result not in ("success", ""):
         return f"failed with result {state.result}{_after(ending)}"
     return "failed" if state.active_state is ActiveState.FAILED else ""
+
+
+def _main_failed(state: UnitState) -> bool:
+    return state.exec_code == CLD_EXITED and state.exec_status != 0
 
 
 def _after(ending: str) -> str:

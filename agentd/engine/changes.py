@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 
@@ -9,6 +10,8 @@ from agentd.engine.broadcast import Broadcast
 from agentd.errors import AgentdError
 from agentd.ports import Store
 from agentd.types import Change, Outcome
+
+log = logging.getLogger(__name__)
 
 KEPT = 200
 WEIGHT = 0.3
@@ -37,9 +40,16 @@ class ChangeBook:
             self._recent.popitem(last=False)
         if change.finished is not None:
             self._learn(change)
-            for listener in self.on_end:
-                listener(change)
+            self._tell(change)
         self.news.publish(change)
+
+    def _tell(self, change: Change) -> None:
+        """A listener's bug must not keep the slot busy for ever."""
+        for listener in self.on_end:
+            try:
+                listener(change)
+            except Exception:
+                log.exception("change.listener", extra={"data": {"change": change.id}})
 
     def find(self, change_id: str) -> Change:
         """Raises AgentdError("change-not-found")."""

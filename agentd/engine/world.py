@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from agentd.engine.broadcast import Broadcast
 from agentd.ports import Clock
 from agentd.types import GpuSnapshot, ServiceStatus, SlotStatus
 
@@ -19,8 +18,6 @@ class World:
         self._observed: dict[str, float] = {}
         self.gpus = GpuSnapshot()
         self.gpu_owners: dict[tuple[int, str], int] = {}
-        self.service_news: Broadcast[ServiceStatus] = Broadcast()
-        self._listeners: list[Callable[[ServiceStatus], None]] = []
 
     @property
     def services(self) -> tuple[ServiceStatus, ...]:
@@ -38,13 +35,6 @@ class World:
 
     def put_service(self, status: ServiceStatus) -> None:
         self._services[status.name] = status
-        self.service_news.publish(status)
-        for listener in self._listeners:
-            listener(status)
-
-    def on_service(self, listener: Callable[[ServiceStatus], None]) -> None:
-        """`listener(status)` at every change of a service; runs in the loop and must not block."""
-        self._listeners.append(listener)
 
     def put_slot(self, status: SlotStatus) -> None:
         self._slots[status.name] = status

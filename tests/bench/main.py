@@ -28,7 +28,7 @@ def main() -> int:
     few = options.quick
     sections: dict[str, Callable[[], list[Section]]] = {
         "switch": lambda: switch.measure(rig, 3 if few else 10),
-        "death": lambda: death.measure(rig, options.peers, 10 if few else 40),
+        "death": lambda: death.measure(rig, options.peers, 10 if few else 36),
         "cli": lambda: status.measure(rig, options.peers, 10 if few else 30),
         "idle": lambda: idle.measure(rig, options.idle or (10.0 if few else 60.0)),
         "ready": lambda: ready.measure(rig, 4 if few else 15),

@@ -38,7 +38,7 @@ class Behaviour:
     """Restart=on-failure."""
     restart_seconds: float = 0.1
     start_limit: int = 5
-    """Failed starts in a row until systemd gives up (result start-limit-hit)."""
+    """Failed starts in a row until systemd gives up."""
     stop_result: JobResult | None = None
     """Force the stop job's result (TIMEOUT: JobTimeoutSec; the unit stays deactivating)."""
     start_result: JobResult | None = None
@@ -421,7 +421,9 @@ class FakeUnits:
         self._launch(unit, unit.goal)
 
     def _give_up(self, unit: FakeUnit, job: FakeJob | None) -> None:
-        self._set(unit, active_state=ActiveState.FAILED, sub_state="failed", result="start-limit-hit")
+        """The limit at a start by hand is a result of its own; after automatic restarts the last crash's one stays."""
+        result = "start-limit-hit" if job is not None else unit.state.result
+        self._set(unit, active_state=ActiveState.FAILED, sub_state="failed", result=result)
         self._finish(unit, job, JobResult.FAILED)
 
     def _wake_waiting(self) -> None:

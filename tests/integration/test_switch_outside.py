@@ -165,3 +165,13 @@ def test_an_idle_restart_of_agentd_touches_nothing(stack: Stack) -> None:
         stack.settled("qwen")
     assert (stack.show(QWEN, "InvocationID"), stack.pid(QWEN)) == before
     assert seen.starts == {"qwen": 1, "dolphin": 0}
+
+
+def test_the_watcher_sees_two_models_where_nothing_keeps_them_apart(bare_stack: Stack) -> None:
+    """Without agentd's drop-ins: what the other tests rely on to fail, does."""
+    with Watcher(bare_stack) as seen:
+        systemctl("start", QWEN)
+        systemctl("start", DOLPHIN)
+        until(lambda: bool(seen.together))
+    with pytest.raises(AssertionError, match="two models at once"):
+        seen.check()

@@ -68,7 +68,8 @@ def test_readiness() -> None:
     assert dropin.path == "vllm-a.service.d/90-agentd-readiness.conf"
     assert dropin.body.splitlines()[1:] == [
         "[Service]",
-        "ExecStartPost=/home/u/.local/bin/agentctl wait-ready vllm-a --quiet --url http://127.0.0.1:8001/health --timeout 600",
+        "ExecStartPost=/home/u/.local/bin/agentctl wait-ready vllm-a --quiet"
+        " --url http://127.0.0.1:8001/health --timeout 600",
         "TimeoutStartSec=630",
     ]
     odd = readiness(A, "http://h/a%20b?x=$y z", 0.5).body

@@ -7,8 +7,9 @@ import contextlib
 from typing import Any
 
 from fakes.rig import Rig, manager_of, rig, settings
-from hypothesis import HealthCheck, strategies as st
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agentd.core.switch import RESTING, State
@@ -16,7 +17,9 @@ from agentd.errors import AgentdError
 from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
 
 MODELS = st.sampled_from(["qwen", "dolphin"])
-FAULTS = st.sampled_from(["never_ready", "canary", "served", "die", "ignore_sigterm", "orphan", "exit_on_start", "none"])
+FAULTS = st.sampled_from(
+    ["never_ready", "canary", "served", "die", "ignore_sigterm", "orphan", "exit_on_start", "none"]
+)
 ALIVE = ("active", "activating")
 
 

@@ -26,6 +26,8 @@ async def look(owner: SlotOwner, events: EventLog) -> None:
     resident = owner.resident if owner.resident in running else (running[0] if running else None)
     if resident == owner.resident:
         return
+    if resident is None and any(states[name].job in ("start", "restart") for name in owner.ctx.models):
+        return  # Between the stop of one model and the start of the other; the start's own news leads here again.
     if resident is None:
         await _lost(owner, events)
     else:

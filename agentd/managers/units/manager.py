@@ -59,8 +59,8 @@ class UnitsManager:
                 self._watches[name] = ServiceWatch(name, service, self._ports, self._publish, self._process_ended)
         self._by_unit = {s.unit: n for n, s in settings.services.items()}
         self._world.keep(set(settings.services), set(settings.slots))
-        await self._ports.control.watch([s.unit for s in settings.services.values()])
         self._dirty.update(self._watches)
+        await self._ports.control.watch([s.unit for s in settings.services.values()])
 
     def unit_changed(self, unit: str | None) -> None:
         if unit is None:
@@ -146,7 +146,7 @@ class UnitsManager:
         state, failures = watch.state, watch.failures
         if failures.note_restarts(state, self._ports.clock.monotonic(), self._settings.daemon):
             count, window = len(failures.restart_times), self._settings.daemon.crash_loop_window
-            text = f"{watch.name} restarted {count} times within {window:.0f} s: {watch.cause or 'no cause known'}"
+            text = f"{watch.name} restarted {count} times within {window:.0f} s: {watch.last_cause or 'no cause known'}"
             self._events.emit("service.crash-loop", watch.name, text)
         kind = failures.news(state)
         if kind:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Probing:
-    """`on_news(kind)` is called when a verdict changed. `restart` begins anew after the unit's main process changed."""
+    """`on_news()` comes after every answer. `restart` begins anew after the unit's main process changed."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class Probing:
         probes: Mapping[ProbeKind, Probe],
         prober: Prober,
         clock: Clock,
-        on_news: Callable[[ProbeKind], None],
+        on_news: Callable[[], None],
     ) -> None:
         self._service = service
         self._probes = probes
@@ -117,8 +117,8 @@ class Probing:
             error = f"internal error ({type(failure).__name__})"
         took = self._clock.monotonic() - begun
         for kind in kinds:
-            if self._trackers[kind].observe(ok=not error, detail=error, now=self._clock.time(), seconds=took):
-                self._on_news(kind)
+            self._trackers[kind].observe(ok=not error, detail=error, now=self._clock.time(), seconds=took)
+        self._on_news()
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

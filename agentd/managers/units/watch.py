@@ -39,7 +39,7 @@ class ServiceWatch:
         self.service = service
         self.state = UnitState(service.unit)
         self.failures = FailureRecord()
-        self.cause = ""
+        self.cause = self.last_cause = ""
         self.observed = 0.0
         self._ports = ports
         self._on_exit = on_exit
@@ -48,9 +48,7 @@ class ServiceWatch:
         """Main process and invocation that are followed."""
         self._explained_for = ""
         self._liveness_told = False
-        self._probing = Probing(
-            service, effective_probes(service), ports.prober, ports.clock, lambda _kind: on_news(name)
-        )
+        self._probing = Probing(service, effective_probes(service), ports.prober, ports.clock, lambda: on_news(name))
 
     async def refresh(self) -> None:
         """Read the unit again; a new main process gets a new pidfd and new probes."""
@@ -61,6 +59,7 @@ class ServiceWatch:
             self.failures.restarts_seen = state.restarts
         self._follow(state)
         self.cause = await self._explained(state)
+        self.last_cause = self.cause or self.last_cause
 
     def _follow(self, state: UnitState) -> None:
         """A unit without a main process (a oneshot that remains, say) is probed all the same while it is active."""
