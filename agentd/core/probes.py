@@ -30,7 +30,7 @@ _STARTUP_SECONDS = {"runtime": 120.0, "gateway": 180.0, "store": 120.0}
 LiteLLM needs 9 to 64 s from start to its first answer, by load of the machine."""
 _TIMING: Mapping[ProbeKind, Table] = {
     ProbeKind.STARTUP: {"period": 1.0, "timeout": 3.0},
-    ProbeKind.READINESS: {"period": 5.0, "timeout": 3.0},
+    ProbeKind.READINESS: {"period": 10.0, "timeout": 3.0},
     ProbeKind.LIVENESS: {"period": 10.0, "timeout": 5.0},
 }
 

@@ -94,7 +94,6 @@ class ReconcileLoop:
             await self._sleep(max(0.0, due - loop.time()))
             await self.once()
             last = loop.time()
-            await asyncio.sleep(QUIET)
 
     async def heartbeat(self) -> None:
         """Until cancelled."""
@@ -110,4 +109,6 @@ class ReconcileLoop:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
+            # Before the pass, not after: what woke us is often a switch at work, whose questions come first.
+            await asyncio.sleep(QUIET)
         self._wake.clear()

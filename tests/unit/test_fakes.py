@@ -115,7 +115,8 @@ async def test_restarts_until_the_start_limit() -> None:
     assert await (await world.units.start("x.service")).wait(5) is JobResult.FAILED
     await world.clock.advance(5)
     state = world.units.state("x.service")
-    assert (state.result, state.restarts, state.active_state) == ("start-limit-hit", 2, ActiveState.FAILED)
+    # As systemd does it: the result is that of the last crash.
+    assert (state.result, state.restarts, state.active_state) == ("exit-code", 2, ActiveState.FAILED)
     await world.units.reset_failed("x.service")
     assert world.units.state("x.service").active_state is ActiveState.INACTIVE
 

@@ -195,7 +195,8 @@ async def test_a_unit_without_a_process_is_probed() -> None:
 
 
 async def test_dependencies_roll_up_and_name_who_is_missing() -> None:
-    store = Service(unit="store.service", role="store", url="redis://127.0.0.1:6379")
+    ping = Probe(redis=True, period=Seconds(5.0), failure_threshold=3)
+    store = Service(unit="store.service", role="store", url="redis://127.0.0.1:6379", readiness=ping)
     it = await rig({"store": store, "web": web(depends_on=("store",)), "front": Service(
         unit="front.service", depends_on=("web",))})  # fmt: skip
     it.world.prober.redis[store.url] = ""

@@ -74,10 +74,11 @@ class Probing:
                     group.create_task(self._repeat(kind))
 
     def _twin(self, kind: ProbeKind) -> ProbeKind | None:
-        """Readiness that asks exactly what liveness asks is answered by the same request."""
+        """Readiness that asks what liveness asks, and as often, is answered by the same request."""
         if kind is not ProbeKind.READINESS or ProbeKind.LIVENESS not in self._probes:
             return None
-        return ProbeKind.LIVENESS if self._probes[kind] == self._probes[ProbeKind.LIVENESS] else None
+        same = _question(self._probes[kind]) == _question(self._probes[ProbeKind.LIVENESS])
+        return ProbeKind.LIVENESS if same else None
 
     async def _until_started(self) -> None:
         probe = self._probes[ProbeKind.STARTUP]
@@ -105,11 +106,12 @@ class Probing:
                 await self._hurried.wait()
 
     async def _once(self, kinds: tuple[ProbeKind, ...]) -> None:
-        """One look, told to every kind that it answers."""
+        """One look, told to every kind that it answers: each judges by its own timeout whether it came in time."""
         begun = self._clock.monotonic()
         error = ""
+        patience = max(self._probes[kind].timeout for kind in kinds)
         try:
-            await check(self._prober, self._service, self._probes[kinds[0]])
+            await check(self._prober, self._service, self._probes[kinds[0]], patience)
         except AgentdError as failure:
             error = failure.message
         except Exception as failure:  # A bug must not leave the last verdict standing for ever.
@@ -117,7 +119,10 @@ class Probing:
             error = f"internal error ({type(failure).__name__})"
         took = self._clock.monotonic() - begun
         for kind in kinds:
-            self._trackers[kind].observe(ok=not error, detail=error, now=self._clock.time(), seconds=took)
+            limit = self._probes[kind].timeout
+            late = "" if error or took <= limit else f"no answer within {limit:g} s"
+            failed = error or late
+            self._trackers[kind].observe(ok=not failed, detail=failed, now=self._clock.time(), seconds=took)
         self._on_news()
 
 
@@ -127,17 +132,22 @@ def _look_at(task: asyncio.Task[None]) -> None:
         log.error("probing.died", exc_info=task.exception())
 
 
-async def check(prober: Prober, service: Service, probe: Probe) -> None:
+def _question(probe: Probe) -> tuple[object, ...]:
+    """What is asked and when, whatever is made of the answer."""
+    return probe.http, probe.tcp, probe.redis, probe.exec, probe.period, probe.initial_delay
+
+
+async def check(prober: Prober, service: Service, probe: Probe, timeout: float) -> None:
     """One probe, now. Raises AgentdError with what came instead of success."""
     if probe.http is not None:
         url = probe.http.path if "://" in probe.http.path else service.url.rstrip("/") + probe.http.path
-        answer = await prober.http(url, timeout=probe.timeout)
+        answer = await prober.http(url, timeout=timeout)
         if answer.status not in probe.http.expect:
             raise AgentdError("probe-failed", f"{url} answered {answer.status}")
     elif probe.tcp:
         parts = urlsplit(service.url)
-        await prober.tcp(parts.hostname or "127.0.0.1", parts.port or 80, timeout=probe.timeout)
+        await prober.tcp(parts.hostname or "127.0.0.1", parts.port or 80, timeout=timeout)
     elif probe.redis:
-        await prober.redis_ping(service.url, timeout=probe.timeout)
+        await prober.redis_ping(service.url, timeout=timeout)
     elif probe.exec:
-        await prober.exec(probe.exec, timeout=probe.timeout)
+        await prober.exec(probe.exec, timeout=timeout)
