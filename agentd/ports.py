@@ -139,8 +139,9 @@ class Prober(Protocol):
 
 
 class JournalReader(Protocol):
-    async def tail(self, unit: str, *, lines: int, invocation: str = "") -> tuple[str, ...]:
-        """The unit's last messages, oldest first; empty when the journal cannot be read."""
+    async def tail(self, unit: str, *, lines: int, invocation: str = "", pid: int = 0) -> tuple[str, ...]:
+        """The unit's last messages, oldest first; empty when the journal cannot be read. `pid`: its main process,
+        whose messages journald may not know to be the unit's."""
         ...
 
 

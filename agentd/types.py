@@ -80,6 +80,8 @@ class UnitState:
     dropin_paths: tuple[str, ...] = ()
     need_daemon_reload: bool = False
     main_pid: int = 0
+    exec_pid: int = 0
+    """The main process that ran last; also once it has ended."""
     control_group: str = ""
     result: str = "success"
     exec_code: int = 0

@@ -22,7 +22,7 @@ TIMEOUT = 5.0
 LONGEST = 2000
 """Characters of one message that are kept."""
 INVOCATIONS = ("_SYSTEMD_INVOCATION_ID", "USER_INVOCATION_ID", "INVOCATION_ID")
-FIELDS = ",".join(("MESSAGE", *INVOCATIONS))
+FIELDS = ",".join(("MESSAGE", "_PID", *INVOCATIONS))
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -34,15 +34,15 @@ class JournalctlReader:
         self._scope = scope
         self._command = tuple(command)
 
-    async def tail(self, unit: str, *, lines: int, invocation: str = "") -> tuple[str, ...]:
+    async def tail(self, unit: str, *, lines: int, invocation: str = "", pid: int = 0) -> tuple[str, ...]:
         if lines <= 0:
             return ()
         # Lines of other runs may lie between: read more than asked for when only one run is wanted.
         wanted = lines * 4 if invocation else lines
-        output = await self._run(["-n", str(wanted), *matches(self._scope, unit)])
+        output = await self._run(["-n", str(wanted), *matches(self._scope, unit, pid)])
         entries = [entry for entry in map(_parse, output.splitlines()) if entry is not None]
         if invocation:
-            entries = of_invocation(entries, invocation)
+            entries = of_invocation(entries, invocation, pid)
         texts = [message(entry) for entry in entries]
         return tuple([text for text in texts if text][-lines:])
 
@@ -74,11 +74,12 @@ class JournalctlReader:
                 await process.wait()
 
 
-def matches(scope: Scope, unit: str) -> list[str]:
+def matches(scope: Scope, unit: str, pid: int = 0) -> list[str]:
     """journalctl's match expression: what the unit's processes said, or what systemd said of the unit.
 
     Where journald cannot tell from the cgroup that it is a user's unit, it files the line under _SYSTEMD_UNIT, so
-    that is looked at too, for our own uid only.
+    that is looked at too, for our own uid only. What a process of a user's unit says just before its end belongs to no
+    unit at all, once its cgroup is gone when journald looks: hence `pid`.
     """
     if scope is Scope.SYSTEM:
         return [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
@@ -86,17 +87,18 @@ def matches(scope: Scope, unit: str) -> list[str]:
     expression: list[str] = []
     for name in ("_SYSTEMD_USER_UNIT", "_SYSTEMD_UNIT", "USER_UNIT"):
         expression += [*(["+"] if expression else []), f"{name}={unit}", own]
-    return expression
+    return [*expression, "+", f"_PID={pid}", own] if pid else expression
 
 
-def of_invocation(entries: Sequence[Entry], invocation: str) -> list[Entry]:
-    """The entries of one run of the unit. One without an id belongs to the run of the entry before it."""
+def of_invocation(entries: Sequence[Entry], invocation: str, pid: int = 0) -> list[Entry]:
+    """The entries of one run of the unit. One without an id is of its main process `pid`, or belongs to the run of the
+    entry before it."""
     ids = [_invocation(entry) for entry in entries]
     current = next((one for one in ids if one), invocation)
     found: list[Entry] = []
     for entry, one in zip(entries, ids, strict=True):
         current = one or current
-        if current == invocation:
+        if current == invocation or (not one and pid and entry.get("_PID") == str(pid)):
             found.append(entry)
     return found
 

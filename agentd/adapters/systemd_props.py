@@ -34,7 +34,7 @@ UNIT_PROPERTIES = (
     "After",
     "LoadError",
 )
-SERVICE_PROPERTIES = ("MainPID", "ControlGroup", "Result", "ExecMainCode", "ExecMainStatus", "NRestarts")
+SERVICE_PROPERTIES = ("MainPID", "ExecMainPID", "ControlGroup", "Result", "ExecMainCode", "ExecMainStatus", "NRestarts")
 
 _SUFFIXES = (
     ".service",
@@ -100,6 +100,7 @@ def unit_state(name: str, unit: Mapping[str, Any], service: Mapping[str, Any]) -
         dropin_paths=tuple(unit.get("DropInPaths", ())),
         need_daemon_reload=bool(unit.get("NeedDaemonReload", False)),
         main_pid=service.get("MainPID", 0),
+        exec_pid=service.get("ExecMainPID", 0),
         control_group=service.get("ControlGroup", ""),
         result=service.get("Result", "success"),
         exec_code=service.get("ExecMainCode", 0),

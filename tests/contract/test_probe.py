@@ -183,7 +183,7 @@ async def redis_server(directory: Path, *options: str) -> AsyncIterator[tuple[in
     assert process.stdout is not None
     try:
         while line := await process.stdout.readline():
-            if path.encode() in line:
+            if path.encode() in line or b"connections unix" in line:  # Redis 7.0, and from 7.2 on
                 break
         yield port, path
     finally:

@@ -15,7 +15,7 @@ class FakeJournal:
     def say(self, unit: str, line: str, *, invocation: str = "") -> None:
         self.entries.setdefault(unit, []).append((invocation, line))
 
-    async def tail(self, unit: str, *, lines: int, invocation: str = "") -> tuple[str, ...]:
+    async def tail(self, unit: str, *, lines: int, invocation: str = "", pid: int = 0) -> tuple[str, ...]:
         await asyncio.sleep(0)
         if not self.readable or lines <= 0:
             return ()

@@ -59,7 +59,9 @@ async def _lost(owner: SlotOwner, events: EventLog) -> None:
         return
     state = await owner.ctx.ports.control.show(model.unit)
     if state.active_state is ActiveState.FAILED:
-        lines = await owner.ctx.ports.journal.tail(model.unit, lines=100, invocation=state.invocation_id)
+        lines = await owner.ctx.ports.journal.tail(
+            model.unit, lines=100, invocation=state.invocation_id, pid=state.exec_pid
+        )
         owner.state, owner.cause = State.DEGRADED, explain(state, lines)
         events.emit("model.failed", gone, f"{gone} failed: {owner.cause}", slot=owner.ctx.name)
     else:

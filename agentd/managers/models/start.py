@@ -197,7 +197,9 @@ def _refuse_stranger(ctx: SlotContext, model: ModelUnit, started: Started) -> No
 async def _why(ctx: SlotContext, model: ModelUnit, state: UnitState, result: JobResult | None) -> str:
     """Why the unit is not running, in one sentence with its last words."""
     state = await _final(ctx, model, state)
-    lines = await ctx.ports.journal.tail(model.unit, lines=JOURNAL_LINES, invocation=state.invocation_id)
+    lines = await ctx.ports.journal.tail(
+        model.unit, lines=JOURNAL_LINES, invocation=state.invocation_id, pid=state.exec_pid
+    )
     if result is JobResult.CANCELED or (result is None and not state.active_state.up and state.result == "success"):
         return f"{model.unit} was stopped by somebody else while it started"
     return explain(state, lines, result)

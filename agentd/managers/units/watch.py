@@ -99,7 +99,11 @@ class ServiceWatch:
         if self.cause and broken and self._explained_for == mark:
             return self.cause
         self._explained_for = mark
-        lines = await self._ports.journal.tail(state.name, lines=100, invocation=state.invocation_id) if broken else ()
+        lines: tuple[str, ...] = ()
+        if broken:
+            lines = await self._ports.journal.tail(
+                state.name, lines=100, invocation=state.invocation_id, pid=state.exec_pid
+            )
         text = explain(state, lines)
         if over and state.result != "start-limit-hit":
             text += f"; systemd has given it up after {state.restarts} restarts"
