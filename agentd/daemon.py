@@ -27,6 +27,7 @@ from agentd.api.operations import BusStatus, DaemonStatus
 from agentd.api.server import ApiServer
 from agentd.core.schema import Settings
 from agentd.core.settings import LoadedConfig
+from agentd.door import Door
 from agentd.engine.changes import ChangeBook
 from agentd.engine.events import EventLog
 from agentd.engine.loop import ReconcileLoop
@@ -39,7 +40,7 @@ from agentd.managers.models.manager import ModelsManager
 from agentd.managers.units.manager import UnitsManager
 from agentd.managers.units.watch import UnitPorts
 from agentd.reload import IN_PART, Reloader
-from agentd.surface import Parts, Surface
+from agentd.surface import FRESH_SECONDS, Parts, Surface
 from agentd.telemetry import Telemetry
 from agentd.types import Change, Scope
 
@@ -122,6 +123,8 @@ class Daemon:
             exposition=self.telemetry.exposition,
         )
         self.api = ApiServer(self.surface)
+        self.door = Door(self.api, self.sockets, lambda: self.reloader.config.settings)
+        self.loop.add(self.door)
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -164,7 +167,7 @@ class Daemon:
         await self.models.start(settings)
         await self.loop.once()
         await self.api.start(unix=self._socket_path, sockets=self.sockets)
-        await self.api.listen(self._own_listen(settings))
+        await self._open_door(settings)
         works = (self.loop.run(), self.loop.heartbeat(), self.events.run(), self.telemetry.sample_lag())
         tasks += [asyncio.ensure_future(work) for work in works]
         for task in tasks:
@@ -172,6 +175,14 @@ class Daemon:
         self.events.emit("daemon.started", "agentd", f"agentd {__version__} is ready")
         self.notifier.ready()
         self._tell_status()
+
+    async def _open_door(self, settings: Settings) -> None:
+        """Somebody else on our TCP port costs the scrape, not the models."""
+        self.door.ready = True
+        try:
+            await self.door.open(settings)
+        except AgentdError as error:
+            self.loop.failed(self.door.name, error.message)
 
     async def _open_journal(self) -> None:
         await self.store.open()
@@ -243,7 +254,7 @@ class Daemon:
         settings = config.settings
         if settings.daemon.scope != self._scope.value:
             raise AgentdError("restart-needed", "cannot change daemon.scope while running; restart agentd")
-        await self.api.listen(self._own_listen(settings))
+        await self.door.open(settings)
         self.reloader.accept(config)
         logs.set_level(self._log_level or settings.daemon.log_level)
         self.loop.period = settings.daemon.resync
@@ -255,25 +266,13 @@ class Daemon:
                 # What only lacks systemd is made up for by the passes, which tell of it until then.
                 if not error.kind.startswith("bus-"):
                     failed.append(f"{manager.name}: {error.message}")
+        await self.loop.fresh(FRESH_SECONDS)  # Who asks next shall see what is new.
         if failed:
             raise AgentdError(IN_PART, f"the configuration is applied in part: {'; '.join(failed)}")
 
     def _reload_ended(self) -> None:
         self._tell_status()
         self.loop.wake()
-
-    def _own_listen(self, settings: Settings) -> str:
-        """The TCP address that we open ourselves: "" when systemd has opened it for us."""
-        listen = settings.daemon.listen
-        for sock in self.sockets:
-            if sock.family == socket.AF_UNIX:
-                continue
-            host, port = sock.getsockname()[:2]
-            if listen in (f"{host}:{port}", f"[{host}]:{port}", f"localhost:{port}"):
-                return ""
-            log.warning("listen.socket-unit", extra={"data": {"text": f"systemd keeps {host}:{port} open, whatever "
-                        f'daemon.listen says ("{listen}"); change ListenStream= of agentd.socket'}})  # fmt: skip
-        return listen
 
     # -- what the API asks of the process ---------------------------------------------------------------------
 

@@ -45,6 +45,9 @@ class ReconcileLoop:
         self.first_pass = asyncio.Event()
         self.on_pass: list[Callable[[], None]] = []
 
+    def add(self, manager: Manager) -> None:
+        self._managers = (*self._managers, manager)
+
     def wake(self) -> None:
         self._wake.set()
 
@@ -72,15 +75,15 @@ class ReconcileLoop:
                 await manager.ensure()
                 self.errors.pop(manager.name, None)
             except AgentdError as error:
-                self._failed(manager.name, error.message)
+                self.failed(manager.name, error.message)
             except Exception as error:  # One manager's bug must not blind the others.
                 log.exception("reconcile.internal", extra={"data": {"manager": manager.name}})
-                self._failed(manager.name, f"internal error ({type(error).__name__})")
+                self.failed(manager.name, f"internal error ({type(error).__name__})")
         self.first_pass.set()
         for listener in self.on_pass:
             listener()
 
-    def _failed(self, name: str, text: str) -> None:
+    def failed(self, name: str, text: str) -> None:
         if self.errors.get(name) != text:
             log.warning("reconcile.failed", extra={"data": {"manager": name, "error": text}})
         self.errors[name] = text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -86,6 +87,19 @@ def test_without_the_socket_unit_agentd_opens_its_own_doors(bare_stack: Stack) -
     systemctl("stop", AGENTD)
     assert not Path(bare_stack.client.path).exists(), "the socket goes with who opened it"
     assert complaints(bare_stack) == ""
+
+
+def test_a_taken_tcp_port_costs_the_scrape_not_the_models(bare_stack: Stack) -> None:
+    bare_stack.write_config("80-test.toml", NO_DEFAULT)
+    (bare_stack.units / "agentd.socket").unlink()
+    systemctl("daemon-reload")
+    with socket.create_server(("127.0.0.1", 9775)):
+        systemctl("start", AGENTD)
+        done = bare_stack.ctl("status")
+        assert done.code == 0
+        assert "127.0.0.1:9775" in done.out, "told as something that is not as it should be"
+        assert bare_stack.switch("qwen")[0] == 0
+    until(lambda: tcp("/readyz").status == 200)
 
 
 def test_a_second_agentd_is_refused(stack: Stack) -> None:

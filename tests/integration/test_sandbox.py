@@ -242,7 +242,7 @@ def test_a_user_gets_a_cgroup_from_systemd(delegated: tuple[str, ...]) -> None:
     """
     first, second = inside(script, prefix=delegated).splitlines()
     assert first == "nested"
-    assert second.startswith("Started run-r")
+    assert second.startswith("Started run-")
 
 
 def test_a_kept_home(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_the_stand_in_gpu_sees_a_death_that_nobody_looks_at() -> None:
         mkdir -p ~/.config/agentd-standin
         echo '{"load_seconds": 0, "vram_release_seconds": 60}' > ~/.config/agentd-standin/qwen.json
         systemd-run --user --quiet --unit=model -p KillMode=mixed vllm serve / --served-model-name qwen --port 8001
-        until curl -sf http://127.0.0.1:8001/health; do sleep 0.02; done
+        until (exec 3<>/dev/tcp/127.0.0.1/8001) 2>/dev/null; do sleep 0.02; done
         systemctl --user stop model
         for i in $(seq 100); do grep -q died $AGENTD_STANDIN_GPU/claims/*.json && break; sleep 0.02; done
         cat $AGENTD_STANDIN_GPU/claims/*.json

@@ -287,6 +287,19 @@ async def test_a_full_disk_refuses_before_anything_is_touched() -> None:
     assert not [c for c in r.world.units.calls if c[0] in ("start", "stop")]
 
 
+async def test_a_bus_that_is_away_while_the_model_loads_is_waited_for() -> None:
+    r = await rig()
+    change, _ = r.manager.switch(SwitchRequest("dolphin"))
+    await r.world.clock.advance(2.0)
+    r.world.units.drop_bus()
+    r.manager.unit_changed(None)
+    await r.world.clock.advance(1.0)
+    r.world.units.restore_bus()
+    ended = await r.end(change)
+    assert ended.outcome is Outcome.DONE, ended
+    assert r.world.serving() == ["dolphin"]
+
+
 async def test_the_bus_away_is_refused_in_precheck() -> None:
     r = await rig()
     r.world.units.drop_bus()

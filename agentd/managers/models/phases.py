@@ -10,6 +10,7 @@ from agentd.engine.runner import Step
 from agentd.errors import AgentdError
 from agentd.managers.models import release, start, undo, vram
 from agentd.managers.models.context import SlotContext, SwitchRun
+from agentd.managers.models.patient import PatientControl
 from agentd.managers.models.precheck import precheck
 from agentd.types import Change, Outcome
 from agentd.wire import EXIT_CODES
@@ -54,7 +55,7 @@ class SwitchPhases:
 
     async def perform(self, state: State, run: SwitchRun) -> Step:
         try:
-            return await EFFECTS[state](self.ctx, run)
+            return await EFFECTS[state](self._view(state), run)
         except AgentdError as error:
             if error.kind == "stuck" and state in (State.RELEASE, State.CLEANUP):
                 return Step(Signal.STUCK, cause=error.message)
@@ -62,6 +63,13 @@ class SwitchPhases:
                 raise
             # The bus may be away for a moment; what matters is whether the processes are gone.
             return Step(Signal.FAIL if state is not State.CLEANUP else Signal.STUCK, cause=error.message)
+
+    def _view(self, state: State) -> SlotContext:
+        """PRECHECK says at once that systemd is away; from then on a change outlives a bus that comes back."""
+        if state is State.PRECHECK:
+            return self.ctx
+        ports = dataclasses.replace(self.ctx.ports, control=PatientControl(self.ctx.ports.control))
+        return dataclasses.replace(self.ctx, ports=ports)
 
     def deadline(self, state: State, run: SwitchRun) -> float:
         slot = self.ctx.slot

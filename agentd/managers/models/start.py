@@ -52,6 +52,9 @@ async def start_unit(ctx: SlotContext, model: ModelUnit, known: ActiveState | No
             if state.main_pid and state.active_state in (ActiveState.ACTIVE, ActiveState.ACTIVATING):
                 return Started(state.main_pid, state.control_group, waiter)
             if waiter.done():
+                if waiter.result() is JobResult.LOST:
+                    waiter = await _after_loss(ctx, model, state, waiter)
+                    continue
                 if waiter.result() is not JobResult.DONE or not state.active_state.up:
                     raise AgentdError("start-failed", await _why(ctx, model, state, waiter.result()))
                 return Started(state.main_pid, state.control_group, waiter)
@@ -67,6 +70,16 @@ async def _queue(ctx: SlotContext, model: ModelUnit, known: ActiveState | None) 
         with suppress(AgentdError):  # Not loaded: then systemd has forgotten its count as well.
             await control.reset_failed(model.unit)
     return await control.start(model.unit)
+
+
+async def _after_loss(
+    ctx: SlotContext, model: ModelUnit, state: UnitState, waiter: asyncio.Task[JobResult]
+) -> asyncio.Task[JobResult]:
+    """The bus went away with the job's result: what the unit does is the answer, and a start may be asked for twice."""
+    if state.active_state.up:
+        return waiter
+    job = await _queue(ctx, model, state.active_state)
+    return asyncio.ensure_future(_outcome(job, model.spec.ready_timeout + model.spec.start_timeout))
 
 
 async def _outcome(job: Job, timeout: float) -> JobResult:
