@@ -99,7 +99,14 @@ def test_a_taken_tcp_port_costs_the_scrape_not_the_models(bare_stack: Stack) -> 
         assert done.code == 0
         assert "127.0.0.1:9775" in done.out, "told as something that is not as it should be"
         assert bare_stack.switch("qwen")[0] == 0
-    until(lambda: tcp("/readyz").status == 200)
+    until(_ready_over_tcp)
+
+
+def _ready_over_tcp() -> bool:
+    try:
+        return tcp("/readyz").status == 200
+    except ConnectionRefusedError:
+        return False
 
 
 def test_a_second_agentd_is_refused(stack: Stack) -> None:
