@@ -14,7 +14,7 @@ from agentd.ports import Notifier
 log = logging.getLogger(__name__)
 
 QUIET = 0.02
-"""Seconds between two passes at least, so that a flood of signals is one pass, not hundreds."""
+"""Seconds between a wake-up and its pass, so that a flood of signals is one pass, not hundreds."""
 RETRY = 5.0
 """Seconds to the next pass after one in which a manager failed: what it could not read is still unread."""
 STUCK = 300.0
