@@ -98,10 +98,30 @@ def _the_one(wanted: Callable[[list[str]], bool]) -> int:
     return found[0]
 
 
-async def kill_bus() -> None:
-    """SIGKILL, and gone: systemd starts a new one with the next connection, unless that happens too often."""
+def let_the_bus_die_often() -> None:
+    """systemd gives a bus up after five starts in ten seconds, and its socket after twenty activations in two."""
+    limits = {
+        "dbus.service": "[Unit]\nStartLimitIntervalSec=0\n",
+        # systemd 252 does not know the second key, and says so in its journal. No limit at all would let the manager
+        # spin for ever on a connection that it cannot serve.
+        "dbus.socket": "[Socket]\nTriggerLimitBurst=400\nPollLimitBurst=300\n",
+    }
+    for unit, text in limits.items():
+        folder = Path(os.environ["XDG_RUNTIME_DIR"]) / f"systemd/user/{unit}.d"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "50-often.conf").write_text(text)
+    systemctl("daemon-reload")
+
+
+def settle_the_manager() -> None:
+    """To be called right before the bus is killed. In the middle of starting a unit, systemd 257 flushes its bus
+    connection, waits for the bus that it has to start itself, and hangs for a minute or more."""
     systemctl("reset-failed", "dbus.service", "dbus.socket", check=False)
-    systemctl("start", "dbus.socket", check=False)
+
+
+async def kill_bus() -> None:
+    """SIGKILL, and gone: systemd starts a new one with the next connection."""
+    settle_the_manager()
     pid = bus_pid()
     fd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)

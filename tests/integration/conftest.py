@@ -6,7 +6,12 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from integration.stack import Stack
-from userunits import systemctl
+from userunits import let_the_bus_die_often, systemctl
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mortal_bus() -> None:
+    let_the_bus_die_often()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from integration.looks import NO_DEFAULT, becomes, service, tcp
 from integration.probed import Web
 from integration.stack import Stack, kill_and_wait, until
-from userunits import UserUnits, bus_pid, systemctl
+from userunits import UserUnits, bus_pid, settle_the_manager, systemctl
 
 FLAPPING, SECONDS = 200, 5.0
 FLAP = """\
@@ -30,7 +30,7 @@ RestartSec=100ms
 
 def kill_bus() -> None:
     """systemd starts a new one with the next connection."""
-    systemctl("reset-failed", "dbus.service", check=False)
+    settle_the_manager()
     kill_and_wait(bus_pid())
 
 
