@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -221,16 +222,16 @@ async def test_a_damaged_journal_is_kept_and_replaced(path: Path, damage: str) -
 
 async def test_a_newer_schema_is_refused_untouched(path: Path) -> None:
     path.parent.mkdir()
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    db.close()
     before = path.read_bytes()
     store = SqliteStore(path)
     with pytest.raises(AgentdError, match="it has schema 2, this agentd knows up to 1") as caught:
         await store.open()
     assert caught.value.kind == "journal-newer"
     await store.close()
-    assert sqlite3.connect(f"file:{path}?mode=ro", uri=True).execute("PRAGMA user_version").fetchone() == (2,)
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
     assert len(before) == path.stat().st_size
 
 
