@@ -19,19 +19,22 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "agentd"
 MAX_LINES = 300
 
-_BASE = frozenset({"errors", "types", "paths", "resources"})
+_BASE = frozenset({"errors", "types", "findings", "evidence", "paths", "resources"})
 _CORE = _BASE | {"core", "wire"}
-_PORTS = _CORE | {"ports"}
+_PORTS = _CORE | {"ports", "ports_hardening"}
 _MANAGERS = _PORTS | {"engine", "managers"}
 _ALL = _MANAGERS | {"adapters", "metrics", "api", "logs"}
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
     "types": frozenset({"errors"}),
+    "findings": frozenset({"types"}),
+    "evidence": frozenset({"types"}),
     "paths": frozenset(),
     "resources": frozenset({"paths"}),
-    "core": frozenset({"errors", "types", "core"}),
-    "wire": frozenset({"errors", "types"}),
+    "core": frozenset({"errors", "types", "findings", "evidence", "core"}),
+    "wire": frozenset({"errors", "types", "findings", "evidence"}),
     "ports": _CORE,
+    "ports_hardening": _PORTS,
     "adapters": _PORTS | {"adapters"},
     "engine": _PORTS | {"engine"},
     "managers": _MANAGERS,
