@@ -6,11 +6,12 @@ Only inside `agentctl sandbox --bare`: AGENTD_SANDBOX=1 says so, and nothing her
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,23 +114,30 @@ def let_the_bus_die_often() -> None:
     systemctl("daemon-reload")
 
 
-def settle_the_manager() -> None:
-    """To be called right before the bus is killed. In the middle of starting a unit, systemd 257 flushes its bus
-    connection, waits for the bus that it has to start itself, and hangs for a minute or more."""
-    systemctl("reset-failed", "dbus.service", "dbus.socket", check=False)
+@contextlib.contextmanager
+def held_manager() -> Iterator[None]:
+    """The manager sleeps while the bus is killed, so that it learns of the dead daemon before it learns of the dead
+    connection. The other way round systemd 257 may connect anew to its own socket that nobody serves, and hang there
+    for 90 seconds; that race is systemd's, and no user of the bus can do anything about it."""
+    pid = manager_pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def kill_bus() -> None:
     """SIGKILL, and gone: systemd starts a new one with the next connection."""
-    settle_the_manager()
     pid = bus_pid()
     fd = os.pidfd_open(pid)
-    os.kill(pid, signal.SIGKILL)
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()
     loop.add_reader(fd, gone.set)
     try:
-        await asyncio.wait_for(gone.wait(), 5)
+        with held_manager():
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.wait_for(gone.wait(), 5)
     finally:
         loop.remove_reader(fd)
         os.close(fd)

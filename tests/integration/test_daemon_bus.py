@@ -15,7 +15,7 @@ import pytest
 from integration.looks import NO_DEFAULT, becomes, service, tcp
 from integration.probed import Web
 from integration.stack import Stack, kill_and_wait, until
-from userunits import UserUnits, bus_pid, settle_the_manager, systemctl
+from userunits import UserUnits, bus_pid, held_manager, systemctl
 
 FLAPPING, SECONDS = 200, 5.0
 FLAP = """\
@@ -30,8 +30,8 @@ RestartSec=100ms
 
 def kill_bus() -> None:
     """systemd starts a new one with the next connection."""
-    settle_the_manager()
-    kill_and_wait(bus_pid())
+    with held_manager():
+        kill_and_wait(bus_pid())
 
 
 @contextlib.contextmanager
