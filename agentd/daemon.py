@@ -8,10 +8,8 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from agentd import __version__, logs, paths
 from agentd.adapters.clock import SystemClock
@@ -27,12 +25,14 @@ from agentd.api.operations import BusStatus, DaemonStatus
 from agentd.api.server import ApiServer
 from agentd.core.schema import Settings
 from agentd.core.settings import LoadedConfig
+from agentd.core.status_line import status_line
 from agentd.door import Door
 from agentd.engine.changes import ChangeBook
 from agentd.engine.events import EventLog
 from agentd.engine.loop import ReconcileLoop
 from agentd.engine.world import World
 from agentd.errors import AgentdError
+from agentd.hardening import HardeningParts, History
 from agentd.managers.dropins import DropinsManager
 from agentd.managers.gpus import GpusManager
 from agentd.managers.models.context import Ports
@@ -75,7 +75,10 @@ class Daemon:
         clock, kernel, prober = SystemClock(), LinuxKernel(), NetworkProber()
         self.control = SystemdControl(self._scope, call_timeout=settings.daemon.bus_timeout)
         self.store = SqliteStore(paths.journal_file(system=system), event_history=settings.daemon.event_history)
-        self.prober, self.gpus, files = prober, GpuReader("auto"), LocalFiles([unit_dir])
+        state_dir = paths.state_dir(system=system)
+        roots = [unit_dir, paths.config_dir(system=system)]
+        files = LocalFiles(roots, journal=state_dir / "files.json")
+        self.prober, self.gpus = prober, GpuReader("auto")
         journal = JournalctlReader(self._scope)
         self.events = EventLog(self.store, clock)
         self.reloader = Reloader(config, load, self._apply, self._reload_ended, self.notifier, self.events)
@@ -91,10 +94,17 @@ class Daemon:
             revive=self.models.revive,
             restart_model=self.models.restart,
         )
-        self.dropins = DropinsManager(self.control, files, self.events, unit_dir=str(unit_dir), agentctl=_agentctl())
+        self.dropins = DropinsManager(
+            self.control, files, self.events, unit_dir=str(unit_dir), agentctl=str(paths.agentctl())
+        )
+        settings_now = lambda: self.reloader.config.settings  # noqa: E731
+        history = History(self.store, self.events, self.changes, self.world)
+        self.hardening = HardeningParts(
+            ports, self.control, history, self._scope, settings_now, self.reloader.reload, self.models
+        )
         self.gpu_memory = GpusManager(self.gpus, kernel, self.world, clock)
         self.loop = ReconcileLoop(
-            (self.dropins, self.units, self.models, self.gpu_memory),
+            (self.dropins, self.units, self.models, self.gpu_memory, self.hardening.manager),
             self.notifier,
             period=settings.daemon.resync,
         )
@@ -104,6 +114,7 @@ class Daemon:
             self.world,
             self.changes,
             kernel,
+            self.hardening.manager,
             started=self._started,
             ready=lambda: all(check.ok for check in self.surface.ready()),
             config=self.reloader.status,
@@ -111,7 +122,16 @@ class Daemon:
         )
         self.changes.on_end += [self.telemetry.record, self._change_ended]
         parts = Parts(
-            self.control, self.store, self.events, self.changes, self.world, self.loop, self.models, self.dropins
+            self.control,
+            self.store,
+            self.events,
+            self.changes,
+            self.world,
+            self.loop,
+            self.models,
+            self.dropins,
+            self.hardening.surface,
+            self.hardening.manager.problems,
         )
         self.surface = Surface(
             parts,
@@ -123,7 +143,7 @@ class Daemon:
             exposition=self.telemetry.exposition,
         )
         self.api = ApiServer(self.surface)
-        self.door = Door(self.api, self.sockets, lambda: self.reloader.config.settings)
+        self.door = Door(self.api, self.sockets, settings_now)
         self.loop.add(self.door)
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -162,9 +182,11 @@ class Daemon:
             raise AgentdError("bus-down", f"cannot reach systemd: {self.control.problem}")
         settings = self.reloader.config.settings
         self._say("looking at the units")
+        await self.hardening.actions.start()
         await self.dropins.apply(settings)
         await self.units.apply(settings)
         await self.models.start(settings)
+        await self.hardening.manager.apply(settings)
         await self.loop.once()
         await self.api.start(unix=self._socket_path, sockets=self.sockets)
         await self._open_door(settings)
@@ -200,6 +222,7 @@ class Daemon:
         self.reloader.close()
         for task in tasks:
             task.cancel()
+        await self.hardening.close()
         await self.models.close()
         await self.units.close()
         if self._open:
@@ -223,6 +246,7 @@ class Daemon:
     def _unit_changed(self, unit: str | None) -> None:
         if unit is None:
             self.dropins.units_changed()
+        self.hardening.manager.unit_changed(unit)
         self.models.unit_changed(unit)
         self.units.unit_changed(unit)
 
@@ -238,14 +262,7 @@ class Daemon:
             self.notifier.status(text)
 
     def _tell_status(self) -> None:
-        parts = [f"{s.name}: {s.resident or s.state}" for s in self.world.slots]
-        bad = [s.name for s in self.world.services if s.health.value in ("failed", "unready", "missing")]
-        text = "; ".join(parts) or "no slot configured"
-        if bad:
-            text += f"; not ready: {', '.join(bad)}"
-        if self.reloader.problems:
-            text += "; the configuration on disk is invalid, the previous one is in force"
-        self._say(text)
+        self._say(status_line(self.world.slots, self.world.services, config_invalid=bool(self.reloader.problems)))
 
     # -- configuration ----------------------------------------------------------------------------------------
 
@@ -259,7 +276,7 @@ class Daemon:
         logs.set_level(self._log_level or settings.daemon.log_level)
         self.loop.period = settings.daemon.resync
         failed = []
-        for manager in (self.dropins, self.models, self.units):
+        for manager in (self.dropins, self.models, self.units, self.hardening.manager):
             try:
                 await manager.apply(settings)
             except AgentdError as error:
@@ -281,12 +298,3 @@ class Daemon:
 
     def _bus_status(self) -> BusStatus:
         return BusStatus(self.control.connected, self.control.reconnects, self.control.problem)
-
-
-def _agentctl() -> str:
-    """The absolute path that drop-ins call: where the units look first, else beside the program that runs."""
-    usual = paths.home() / ".local/bin/agentctl"
-    for candidate in (usual, Path(os.path.abspath(sys.argv[0])).with_name("agentctl"), Path("/usr/bin/agentctl")):  # noqa: PTH100
-        if os.access(candidate, os.X_OK):
-            return str(candidate)
-    return str(usual)

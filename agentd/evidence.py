@@ -35,6 +35,8 @@ class Mount:
     fstype: str
     options: tuple[str, ...]
     super_options: tuple[str, ...]
+    root: str = ""
+    """What of its file system is mounted there: "/", or a folder of it; "" when not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,14 @@ class HostEvidence:
     cpus: int = 1
     features: str = ""
     """The manager's Features property: "+PAM ... -BPF_FRAMEWORK"."""
+    manager_started: float = 0.0
+    """Wall-clock second when the manager's process was started; 0 when unknown or not running."""
+    ancestors: tuple[CgroupLevel, ...] = ()
+    """The cgroup above all of the manager's units ("/user.slice/user-1000.slice/user@1000.service") and those above it,
+    nearest first, without the root: what they limit is limited for every unit. Empty for the system manager."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """By name, those that exist of: kernel.unprivileged_userns_clone, user.max_user_namespaces,
+    kernel.apparmor_restrict_unprivileged_userns, fs.nr_open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,5 +193,12 @@ class CanaryReport:
     exit_status: int = 0
     journal: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    """Properties of the unit that the canary could not be given, and why it matters."""
+    """Properties of the unit that the canary could not be given, and why it matters: "StateDirectory: ..."."""
     seconds: float = 0.0
+    given: tuple[str, ...] = ()
+    """Properties that the canary really had, read back from systemd."""
+    baseline: tuple[ActResult, ...] = ()
+    """The same acts in a unit of the same user without any of the directives: what is refused there proves nothing."""
+    unfiltered: tuple[ActResult, ...] = ()
+    """The same acts with every directive but SystemCallFilter, which may refuse what another directive is there for;
+    empty where the unit has no filter."""

@@ -9,11 +9,13 @@ from typing import Any
 from agentd import paths
 from agentd.adapters.config_files import load
 from agentd.core import render
+from agentd.core.names import unit_of
 from agentd.core.probes import effective_probes
 from agentd.core.schema import Probe
 from agentd.core.settings import LoadedConfig
 from agentd.errors import AgentdError
 from agentd.types import ProbeKind, Scope
+from agentd.wire import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,15 @@ def units(directory: str | None = None) -> list[dict[str, str]]:
         }
         for name, found in settings.services.items()
     ]
+
+
+def findings(unit: str, directory: str | None = None, *, prove: bool = False) -> list[dict[str, Any]]:
+    """The verdicts about a service's or any unit, or about all, as JSON values. Raises AgentdError, ConfigError."""
+    from agentd import offline_hardening
+
+    settings = config(directory).settings
+    found = offline_hardening.findings(settings, [unit_of(settings, unit)] if unit else [], prove=prove)
+    return [plain(finding) for finding in found]
 
 
 def service(name: str, directory: str | None = None) -> OfflineService:

@@ -50,6 +50,11 @@ def config_layers(directory: str | Path | None = None, env: Mapping[str, str] = 
     return (packaged, override) if override else (packaged, ETC, config_home(env) / "agentd")
 
 
+def config_dir(env: Mapping[str, str] = os.environ, *, system: bool = False) -> Path:
+    """The directory with the highest priority: where agentd adds a fragment of its own."""
+    return config_override(env=env) or (ETC if system else config_home(env) / "agentd")
+
+
 def state_dir(env: Mapping[str, str] = os.environ, *, system: bool = False) -> Path:
     return Path("/var/lib/agentd") if system else state_home(env) / "agentd"
 
@@ -76,6 +81,13 @@ def socket_path(env: Mapping[str, str] = os.environ, *, system: bool = False) ->
 def unit_dir(env: Mapping[str, str] = os.environ, *, system: bool = False) -> Path:
     """Where an administrator's units and drop-ins live: the highest-priority directory that survives a reboot."""
     return Path("/etc/systemd/system") if system else config_home(env) / "systemd" / "user"
+
+
+def agentctl(env: Mapping[str, str] = os.environ) -> Path:
+    """The path that drop-ins call: where the units look first, else beside the program that runs."""
+    usual = home(env) / ".local/bin/agentctl"
+    beside = Path(os.path.abspath(sys.argv[0])).with_name("agentctl")  # noqa: PTH100  (a link stays one)
+    return next((p for p in (usual, beside, Path("/usr/bin/agentctl")) if os.access(p, os.X_OK)), usual)
 
 
 def _xdg(env: Mapping[str, str], variable: str, fallback: str) -> Path:

@@ -17,5 +17,10 @@ def unit_files() -> tuple[Path, ...]:
     return tuple(sorted(p for p in directory("units").iterdir() if p.suffix in (".service", ".socket")))
 
 
+def profile_texts() -> dict[str, str]:
+    """The packaged hardening profiles by file name ("gateway.security.conf"). Raises OSError."""
+    return {p.name: p.read_text() for p in sorted(directory("dropins").glob("*.conf"))}
+
+
 def example(name: str) -> Path:
     return directory("etc") / "examples" / name

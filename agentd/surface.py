@@ -15,9 +15,11 @@ from agentd.engine.events import EventLog
 from agentd.engine.loop import ReconcileLoop
 from agentd.engine.world import World
 from agentd.errors import AgentdError
+from agentd.findings import Finding
 from agentd.managers.dropins import DropinsManager
 from agentd.managers.models.manager import ModelsManager
 from agentd.ports import Store, UnitControl
+from agentd.surface_hardening import HardeningSurface
 from agentd.types import Change, Event, GpuSnapshot, Health, JobResult, ServiceStatus, SlotStatus
 from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
 
@@ -38,6 +40,9 @@ class Parts:
     loop: ReconcileLoop
     models: ModelsManager
     dropins: DropinsManager
+    hardening: HardeningSurface
+    hardening_problems: Callable[[], Sequence[str]]
+    """What keeps agentd from being ready, where the policy says so."""
 
 
 class Surface:
@@ -55,6 +60,7 @@ class Surface:
         exposition: Callable[[str], tuple[str, bytes]],
     ) -> None:
         self._parts = parts
+        self.hardening = parts.hardening
         self.daemon = daemon
         self.config_status = config_status
         self.bus_status = bus_status
@@ -73,11 +79,13 @@ class Surface:
     def ready(self) -> Sequence[Check]:
         config, bus, loop = self.config_status(), self.bus_status(), self._parts.loop
         errors = "; ".join(f"{name}: {text}" for name, text in loop.errors.items())
+        unhardened = "; ".join(self._parts.hardening_problems())
         return (
             Check("config", config.valid, "" if config.valid else "; ".join(config.problems)),
             Check("bus", bus.connected, bus.error),
             Check("first-pass", loop.first_pass.is_set(), "" if loop.first_pass.is_set() else "not done yet"),
             Check("managers", not errors, errors),
+            Check("hardening", not unhardened, unhardened),
         )
 
     def ages(self) -> Mapping[str, float]:
@@ -114,8 +122,8 @@ class Surface:
             )
         return found
 
-    def findings(self) -> Sequence[Mapping[str, object]]:
-        return self._parts.dropins.findings()
+    def findings(self) -> Sequence[Finding]:
+        return (*self._parts.dropins.findings(), *self.hardening.findings())
 
     def config(self) -> Mapping[str, object]:
         return config_json(self._loaded())

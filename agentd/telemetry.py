@@ -9,8 +9,10 @@ from agentd import __version__
 from agentd.api.operations import BusStatus, ConfigStatus
 from agentd.engine.changes import ChangeBook
 from agentd.engine.world import World
+from agentd.managers.hardening.manager import HardeningManager
+from agentd.managers.hardening.verify import UnitReport
 from agentd.metrics.recorder import ChangeRecorder, lag_histogram
-from agentd.metrics.view import MetricsView
+from agentd.metrics.view import HardeningView, MetricsView
 from agentd.ports import Kernel
 from agentd.types import Change
 
@@ -26,6 +28,7 @@ class Telemetry:
         world: World,
         changes: ChangeBook,
         kernel: Kernel,
+        hardening: HardeningManager,
         *,
         started: float,
         ready: Callable[[], bool],
@@ -35,6 +38,7 @@ class Telemetry:
         self._world = world
         self._changes = changes
         self._kernel = kernel
+        self._hardening = hardening
         self._started = started
         self._ready = ready
         self._config = config
@@ -72,6 +76,8 @@ class Telemetry:
             slots=self._world.slots,
             gpus=self._world.gpus,
             gpu_owners=self._world.gpu_owners,
+            hardening=tuple(_unit(report) for report in self._hardening.reports()),
+            host_findings=self._hardening.host_findings(),
             running=tuple(c for c in self._changes.recent(20) if c.finished is None),
             totals=self._recorder.totals(),
             config_valid=config.valid,
@@ -81,3 +87,15 @@ class Telemetry:
             ages=self._world.ages(),
             loop_lag=self._lag.snapshot(),
         )
+
+
+def _unit(report: UnitReport) -> HardeningView:
+    return HardeningView(
+        report.unit,
+        report.findings,
+        report.running,
+        report.at,
+        report.cpu_seconds,
+        report.score,
+        report.systemd_score,
+    )

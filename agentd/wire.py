@@ -47,6 +47,78 @@ class LeaseRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DropinsRequest:
+    """POST /v1/dropins/apply. `unit`: a service or a unit; "" for all."""
+
+    unit: str = ""
+    restart: bool = False
+    """Restart the services whose drop-ins changed, one at a time, and undo those that do not come back."""
+    force: bool = False
+    """Also replace files of ours that somebody edited."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRequest:
+    """POST /v1/dropins/rollback. `set`: the id of an earlier set, or "previous"."""
+
+    set: str = "previous"
+    restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRequest:
+    """POST /v1/dropins/verify, /v1/dropins/prove and /v1/dropins/adopt. `unit`: a service or a unit; "" for all,
+    where that makes sense."""
+
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSummary:
+    """One verified unit in a line; `score` from 0 (everything effective) to 10 (nothing)."""
+
+    unit: str
+    running: bool
+    proven: bool
+    verified: float
+    """Wall-clock second; 0 when it was never running."""
+    cpu_seconds: float
+    score: float
+    verdicts: Mapping[str, int]
+    """Verdict -> number of directives."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A drop-in that an installation would write or remove, or leave alone and why."""
+
+    unit: str
+    path: str
+    action: str
+    """"new", "changed", "removed" or "kept"."""
+    diff: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DropinsPlan:
+    """GET /v1/dropins. `notes`: files of others that set the same directives."""
+
+    files: tuple[PlannedFile, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DropinSet:
+    """An installed set that `rollback` can bring back."""
+
+    id: str
+    time: float
+    reason: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PrecheckItem:
     """One line of a dry run: what was looked at, whether it passes, what was found."""
 

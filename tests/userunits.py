@@ -103,10 +103,11 @@ def let_the_bus_die_often() -> None:
     """systemd gives a bus up after five starts in ten seconds, and its socket after twenty activations in two."""
     limits = {
         "dbus.service": "[Unit]\nStartLimitIntervalSec=0\n",
-        # systemd 252 does not know the second key, and says so in its journal. No limit at all would let the manager
-        # spin for ever on a connection that it cannot serve.
-        "dbus.socket": "[Socket]\nTriggerLimitBurst=400\nPollLimitBurst=300\n",
+        # No limit at all would let the manager spin for ever on a connection that it cannot serve.
+        "dbus.socket": "[Socket]\nTriggerLimitBurst=400\n",
     }
+    if systemctl("show", "dbus.socket", "-p", "PollLimitBurst"):  # Not before systemd 255, which alone needs it.
+        limits["dbus.socket"] += "PollLimitBurst=300\n"
     for unit, text in limits.items():
         folder = Path(os.environ["XDG_RUNTIME_DIR"]) / f"systemd/user/{unit}.d"
         folder.mkdir(parents=True, exist_ok=True)

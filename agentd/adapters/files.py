@@ -5,38 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
-import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from agentd.adapters import fileset
+from agentd.adapters.fileset import NEW_FILE_MODE, Intent, Journal, Step
 from agentd.errors import AgentdError
-
-NEW_FILE_MODE = 0o644
-LARGEST = 1024 * 1024
-
-
-@dataclass(slots=True)
-class _Step:
-    path: Path
-    old: str | None
-    mode: int
-    staged: Path | None
-    """The new text beside its place; None for a removal."""
 
 
 class LocalFiles:
     """The Files port. With `roots`, a path that is not below one of them is refused, and a directory below them that a
-    removal leaves empty goes too."""
+    removal leaves empty goes too.
 
-    def __init__(self, roots: Sequence[Path] = ()) -> None:
+    Without `journal` a set is whole against errors only. With it (the path of an intent file in a state directory) also
+    against being killed: the next `apply` or `recover`, in whatever process, undoes what was cut off. New files get
+    `mode`, others keep theirs.
+    """
+
+    def __init__(self, roots: Sequence[Path] = (), *, journal: Path | None = None, mode: int = NEW_FILE_MODE) -> None:
         self._roots = tuple(Path(os.path.normpath(root)) for root in roots)
+        self._journal = Journal(journal) if journal is not None else None
+        self._mode = mode
         self._lock = threading.Lock()
 
     async def read(self, path: str) -> str | None:
-        return await asyncio.to_thread(_read, Path(path))
+        return await asyncio.to_thread(fileset.read, Path(path))
 
     async def exists(self, path: str) -> bool:
         return await asyncio.to_thread(os.path.exists, path)
@@ -48,27 +42,83 @@ class LocalFiles:
         # Shielded: a cancelled caller must not see the set half done, nor another one begin meanwhile.
         return await asyncio.shield(asyncio.to_thread(self._apply, dict(desired)))
 
+    async def recover(self) -> tuple[str, ...]:
+        """Undo a set that a kill cut off; the paths that got their old text back. Raises AgentdError."""
+        return await asyncio.shield(asyncio.to_thread(self._recover))
+
+    def _recover(self) -> tuple[str, ...]:
+        with self._exclusive():
+            return self._journal.recover(self._inside) if self._journal is not None else ()
+
     def _apply(self, desired: dict[str, str | None]) -> dict[str, str | None]:
-        with self._lock:
+        with self._exclusive():
+            if self._journal is not None:
+                self._journal.recover(self._inside)
             paths = {name: self._inside(name) for name in desired}
-            old = {name: _read(path) for name, path in paths.items()}
-            made: list[Path] = []
-            steps: list[_Step] = []
-            done: list[_Step] = []
+            old = {name: fileset.read(path) for name, path in paths.items()}
+            intents = [
+                Intent(path, old[name], desired[name], fileset.mode_of(path, self._mode))
+                for name, path in paths.items()
+                if desired[name] != old[name]
+            ]
+            if intents:
+                self._change(intents)
+            return old
+
+    def _change(self, intents: list[Intent]) -> None:
+        made = fileset.missing_parents(intent.path for intent in intents if intent.new is not None)
+        steps: list[Step] = []
+        done: list[Step] = []
+        try:
+            if self._journal is not None:
+                self._journal.begin(intents, made)
+            fileset.make(made)
+            for intent in intents:
+                steps.append(fileset.stage(intent, intent.new))  # noqa: PERF401  (what is staged is known when it fails)
+            for step in steps:
+                fileset.commit(step)
+                done.append(step)
+            fileset.sync({intent.path.parent for intent in intents})
+            self._prune(intent.path.parent for intent in intents if intent.new is None)
+            if self._journal is not None:
+                self._journal.end()
+        except OSError as error:
+            problem = self._undo(error, steps, done, made)
+        else:
+            return
+        raise problem
+
+    def _undo(self, error: OSError, steps: list[Step], done: list[Step], made: list[Path]) -> AgentdError:
+        """Put the old texts back; the answer says what failed, and also what could not be put back (the journal keeps
+        it for the next try)."""
+        lost: list[str] = []
+        for step in reversed(done):
             try:
-                for name, text in desired.items():
-                    if text != old[name]:
-                        steps.append(_stage(paths[name], old[name], text, made))
-                for step in steps:
-                    _commit(step)
-                    done.append(step)
-                _sync({step.path.parent for step in steps})
-            except OSError as error:
-                problem = self._undo(error, steps, done, made)
+                fileset.make(fileset.missing_parents([step.path]))
+                fileset.commit(fileset.stage(step.intent, step.intent.old))
+            except OSError:
+                lost.append(str(step.path))
+        for step in steps:
+            if step.staged is not None:
+                step.staged.unlink(missing_ok=True)
+        for directory in reversed(made):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        if self._journal is not None and not lost:
+            with contextlib.suppress(OSError):
+                fileset.sync({step.path.parent for step in done})
+                self._journal.end()
+        hint = f"could not restore: {', '.join(lost)}" if lost else ""
+        return AgentdError("file-write", fileset.cannot("write", error), hint=hint)
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self._lock:
+            if self._journal is None:
+                yield
             else:
-                self._prune(step.path.parent for step in steps if step.staged is None)
-                return old
-            raise problem
+                with self._journal.locked():
+                    yield
 
     def _inside(self, name: str) -> Path:
         path = Path(name)
@@ -81,95 +131,8 @@ class LocalFiles:
     def _below_root(self, path: Path) -> bool:
         return any(root in path.parents for root in self._roots)
 
-    def _undo(self, error: OSError, steps: list[_Step], done: list[_Step], made: list[Path]) -> AgentdError:
-        """Put the old texts back; the answer says what failed, and also what could not be put back."""
-        lost: list[str] = []
-        for step in reversed(done):
-            try:
-                _commit(_stage(step.path, None, step.old, [], mode=step.mode))
-            except OSError:
-                lost.append(str(step.path))
-        for step in steps:
-            if step.staged is not None:
-                step.staged.unlink(missing_ok=True)
-        for directory in reversed(made):
-            with contextlib.suppress(OSError):
-                directory.rmdir()
-        hint = f"could not restore: {', '.join(lost)}" if lost else ""
-        return AgentdError("file-write", _cannot("write", error), hint=hint)
-
     def _prune(self, parents: Iterable[Path]) -> None:
         for parent in set(parents):
             if self._below_root(parent):
                 with contextlib.suppress(OSError):
                     parent.rmdir()
-
-
-def _cannot(verb: str, error: OSError) -> str:
-    return f"cannot {verb} {error.filename}: {(error.strerror or str(error)).lower()}"
-
-
-def _read(path: Path) -> str | None:
-    try:
-        if path.is_symlink():
-            raise AgentdError("file-read", f"cannot read {path}: it is a symbolic link, not a file of ours")
-        with path.open("rb") as stream:
-            data = stream.read(LARGEST + 1)
-        if len(data) > LARGEST:
-            raise AgentdError("file-read", f"cannot read {path}: larger than {LARGEST} bytes")
-        return data.decode()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except UnicodeDecodeError:
-        raise AgentdError("file-read", f"cannot read {path}: not UTF-8 text") from None
-    except OSError as error:
-        raise AgentdError("file-read", _cannot("read", error)) from None
-
-
-def _stage(path: Path, old: str | None, text: str | None, made: list[Path], *, mode: int = 0) -> _Step:
-    """Write the new text beside its place and bring it to the disk."""
-    if not mode:
-        mode = NEW_FILE_MODE if old is None else stat.S_IMODE(path.stat().st_mode)
-    if text is None:
-        return _Step(path, old, mode, None)
-    _make_parents(path.parent, made)
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        error.filename = str(path)
-        raise
-    return _Step(path, old, mode, Path(name))
-
-
-def _commit(step: _Step) -> None:
-    if step.staged is None:
-        step.path.unlink(missing_ok=True)
-    else:
-        step.staged.rename(step.path)
-
-
-def _make_parents(directory: Path, made: list[Path]) -> None:
-    missing = [d for d in (directory, *directory.parents) if not d.exists()]
-    for parent in reversed(missing):
-        parent.mkdir()
-        made.append(parent)
-    _sync({parent.parent for parent in missing})
-
-
-def _sync(directories: set[Path]) -> None:
-    for directory in directories:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,4 +1,4 @@
-"""systemd over D-Bus: the UnitControl port, for the user's manager and the system's by the same code."""
+"""systemd over D-Bus: the UnitControl and UnitQuery ports, for the user's manager and the system's by the same code."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ from agentd.adapters.systemd_props import (
     unit_path,
     unit_state,
 )
+from agentd.adapters.systemd_query import manager_properties, transient_body, unit_properties
 from agentd.adapters.systemd_watch import Changes, Watches, list_units
 from agentd.errors import BusError
+from agentd.ports_hardening import TransientProperty
 from agentd.types import JobResult, Scope, UnitState
 
 logger = logging.getLogger(__name__)
@@ -113,6 +115,21 @@ class SystemdControl:
         names = tuple(dict.fromkeys(checked_name(unit) for unit in units))
         rows = await list_units(self._link.bus("list units"), names, timeout=self._timeout)
         return {name: brief_state(name, rows[name]) for name in names if name in rows}
+
+    async def properties(self, unit: str) -> Mapping[str, object]:
+        return await unit_properties(self._link.bus(f"read the properties of {unit}"), unit, self._timeout)
+
+    async def manager(self) -> Mapping[str, object]:
+        return await manager_properties(self._link.bus("read the properties of systemd"), self._timeout)
+
+    async def start_transient(self, unit: str, properties: Sequence[TransientProperty]) -> Ticket:
+        """Raises BusError("unit-exists") while a unit of that name is loaded, ("bus-invalid") for a property that this
+        systemd does not take."""
+        doing = f"start the transient unit {unit}"
+        body = transient_body(self._link.bus(doing), unit, properties)
+        with self._jobs.queueing():
+            (path,) = await self._call("StartTransientUnit", "ssa(sv)a(sa(sv))", body, doing)
+            return self._jobs.ticket(unit, path)
 
     async def reset_failed(self, unit: str) -> None:
         await self._call("ResetFailedUnit", "s", [checked_name(unit)], f"reset the failed state of {unit}")

@@ -86,7 +86,7 @@ def _schema(hint: Any, schemas: dict[str, Schema]) -> Schema:
         return {"anyOf": [_schema(a, schemas) for a in arguments]}
     if origin in (tuple, list, frozenset):
         return {"type": "array", "items": _schema(arguments[0], schemas)}
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {"type": "object", "additionalProperties": _schema(arguments[1], schemas)}
     if isinstance(hint, type) and issubclass(hint, Enum):
         return {"type": "string", "enum": [member.value for member in hint]}

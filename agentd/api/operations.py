@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from agentd.api.operations_hardening import HardeningOperations
+from agentd.findings import Finding
 from agentd.types import Change, Event, GpuSnapshot, Health, Scope, ServiceStatus, SlotStatus
 from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
 
@@ -72,6 +74,9 @@ class ModelStatus:
 
 
 class Operations(Protocol):
+    @property
+    def hardening(self) -> HardeningOperations: ...
+
     def daemon(self) -> DaemonStatus: ...
     def live(self) -> Sequence[Check]:
         """Conditions of /livez; that it answers at all says that the loop is alive."""
@@ -91,7 +96,10 @@ class Operations(Protocol):
     def slots(self) -> Sequence[SlotStatus]: ...
     def models(self) -> Sequence[ModelStatus]: ...
     def gpus(self) -> GpuSnapshot: ...
-    def findings(self) -> Sequence[Mapping[str, object]]: ...
+    def findings(self) -> Sequence[Finding]:
+        """Everything that was verified: exclusion and readiness, the host, hardening unit by unit."""
+        ...
+
     def config(self) -> Mapping[str, object]:
         """The configuration in force, as plain values."""
         ...

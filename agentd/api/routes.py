@@ -7,11 +7,22 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from agentd.api import handlers, handlers_actions, page
+from agentd.api import handlers, handlers_actions, handlers_hardening, page
 from agentd.api.access import Access
 from agentd.api.operations import ConfigStatus, ModelStatus
+from agentd.findings import Finding
 from agentd.types import Change, Event, GpuSnapshot, ServiceStatus, SlotStatus
-from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
+from agentd.wire import (
+    DropinSet,
+    DropinsPlan,
+    DropinsRequest,
+    LeaseRequest,
+    RollbackRequest,
+    SwitchRequest,
+    UnitRequest,
+    UnitSummary,
+    UnloadRequest,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PUBLIC, LOCAL, OWNER = Access.PUBLIC, Access.LOCAL, Access.OWNER
@@ -47,6 +58,8 @@ class Route:
 
 ACCEPTED = Answer(Change, field="change", status=202)
 
+FINDINGS = Answer(Finding, "findings", many=True)
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/", PUBLIC, page.page, "status page", Answer(media=HTML)),
     Route("GET", "/livez", PUBLIC, handlers.livez, "is the process alive", Answer(media=TEXT), query=("verbose",)),
@@ -58,7 +71,15 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models", PUBLIC, handlers.models, "models", Answer(ModelStatus, "models", many=True)),
     Route("GET", "/v1/slots", PUBLIC, handlers.slots, "slots", Answer(SlotStatus, "slots", many=True)),
     Route("GET", "/v1/gpus", PUBLIC, handlers.gpus, "GPU memory", Answer(GpuSnapshot)),
-    Route("GET", "/v1/findings", PUBLIC, handlers.findings, "findings"),
+    Route("GET", "/v1/findings", PUBLIC, handlers.findings, "findings", FINDINGS),
+    Route(
+        "GET",
+        "/v1/hardening",
+        PUBLIC,
+        handlers_hardening.summaries,
+        "verified units, a line each",
+        Answer(UnitSummary, "units", many=True),
+    ),
     Route(
         "GET",
         "/v1/changes",
@@ -100,6 +121,64 @@ ROUTES: tuple[Route, ...] = (
         handlers_actions.service_action,
         "start, stop or restart a service's unit",
         Answer(ServiceStatus),
+    ),
+    Route(
+        "GET",
+        "/v1/dropins",
+        LOCAL,
+        handlers_hardening.plan,
+        "what an installation of the drop-ins would change",
+        Answer(DropinsPlan),
+        query=("unit", "force"),
+    ),
+    Route(
+        "GET", "/v1/dropins/texts", LOCAL, handlers_hardening.texts, "the declared drop-ins themselves", query=("unit",)
+    ),
+    Route(
+        "GET",
+        "/v1/dropins/sets",
+        LOCAL,
+        handlers_hardening.sets,
+        "earlier sets, newest first",
+        Answer(DropinSet, "sets", many=True),
+    ),
+    Route(
+        "POST",
+        "/v1/dropins/apply",
+        OWNER,
+        handlers_hardening.apply,
+        "install the declared drop-ins",
+        ACCEPTED,
+        DropinsRequest,
+    ),
+    Route(
+        "POST",
+        "/v1/dropins/rollback",
+        OWNER,
+        handlers_hardening.rollback,
+        "bring an earlier set back",
+        ACCEPTED,
+        RollbackRequest,
+    ),
+    Route(
+        "POST",
+        "/v1/dropins/adopt",
+        OWNER,
+        handlers_hardening.adopt,
+        "take edited or hand-written drop-ins over",
+        body=UnitRequest,
+    ),
+    Route(
+        "POST", "/v1/dropins/verify", OWNER, handlers_hardening.verify, "verify anew, now", FINDINGS, body=UnitRequest
+    ),
+    Route(
+        "POST",
+        "/v1/dropins/prove",
+        OWNER,
+        handlers_hardening.prove,
+        "prove by a canary in the same sandbox",
+        FINDINGS,
+        body=UnitRequest,
     ),
     Route("POST", "/v1/reload", OWNER, handlers_actions.reload, "read the configuration again", Answer(ConfigStatus)),
 )

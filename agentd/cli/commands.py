@@ -20,7 +20,14 @@ CONFIG = Opt(
 LINES = Opt("-n", "--lines", value="N", kind="count", text="how many")
 NAME = Arg("name", "name of a service", complete=SERVICES)
 
-STATE, SWITCH, CARE, TOOLS = "What is going on", "Models", "Services", "More"
+UNIT = Arg("unit", "a service or a unit (default: all)", many="?", complete=SERVICES)
+RESTART = Opt(
+    "--restart", text="restart the services whose drop-ins change, one at a time, and undo what does not start"
+)
+FORCE = Opt("--force", text="also replace drop-ins of ours that somebody edited")
+ALL = Opt("--all", text="show what is effective line by line, too")
+
+STATE, SWITCH, CARE, HARDENING, TOOLS = "What is going on", "Models", "Services", "Hardening", "More"
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -155,6 +162,83 @@ COMMANDS: tuple[Command, ...] = (
         ],
     ),
     Command(
+        "dropins plan",
+        "what an installation of the hardening drop-ins would change",
+        "dropins_plan",
+        group=HARDENING,
+        args=[UNIT],
+        opts=[FORCE],
+        examples=["agentctl dropins plan", "agentctl dropins plan litellm"],
+    ),
+    Command(
+        "dropins apply",
+        "install the declared drop-ins, all or nothing",
+        "dropins_apply",
+        group=HARDENING,
+        args=[UNIT],
+        opts=[RESTART, FORCE, NO_WAIT, WAIT],
+        examples=["agentctl dropins apply", "agentctl dropins apply litellm --restart"],
+    ),
+    Command(
+        "dropins verify",
+        "what is really in effect for the running processes, why not, and the fix",
+        "dropins_verify",
+        group=HARDENING,
+        args=[UNIT],
+        opts=[ALL],
+        examples=["agentctl dropins verify", "agentctl dropins verify litellm --all"],
+    ),
+    Command(
+        "dropins prove",
+        "try the forbidden and the needed in the same sandbox as the unit's",
+        "dropins_verify",
+        group=HARDENING,
+        args=[Arg("unit", "a service or a unit", complete=SERVICES)],
+        opts=[ALL],
+        examples=["agentctl dropins prove litellm"],
+    ),
+    Command(
+        "dropins show",
+        "the declared drop-ins with their comments, or the sets installed so far",
+        "dropins_show",
+        group=HARDENING,
+        args=[UNIT],
+        opts=[Opt("--sets", text="list the installed sets instead")],
+        examples=["agentctl dropins show litellm", "agentctl dropins show --sets"],
+    ),
+    Command(
+        "dropins rollback",
+        "bring an earlier set of drop-ins back",
+        "dropins_apply",
+        group=HARDENING,
+        args=[Arg("set", "id of a set (default: the one before)", many="?")],
+        opts=[RESTART, NO_WAIT, WAIT],
+        examples=["agentctl dropins rollback", "agentctl dropins rollback 3 --restart"],
+    ),
+    Command(
+        "dropins adopt",
+        "take a unit's edited or hand-written drop-ins over into the configuration",
+        "dropins_adopt",
+        group=HARDENING,
+        args=[Arg("unit", "a service or a unit", complete=SERVICES)],
+        examples=["agentctl dropins adopt litellm"],
+    ),
+    Command(
+        "host-setup",
+        "what root has to set up once, so that a user's limits and sandboxes can be enforced",
+        "host_setup",
+        group=HARDENING,
+        opts=[
+            Opt("--apply", text="do it (as root); without this it is only shown"),
+            Opt("--undo", text="take our files away again (as root)"),
+            Opt("--restart", text="with --apply: restart the user's manager too, and all services of the user"),
+            Opt("--user", value="NAME", text="whose manager (default: your own, under sudo that of the one who calls)"),
+            Opt("--yes", text="do not ask"),
+            CONFIG,
+        ],
+        examples=["agentctl host-setup", "agentctl host-setup --apply --user ai", "agentctl host-setup --undo"],
+    ),
+    Command(
         "config show",
         "the configuration, as the files say it",
         "config_show",
@@ -194,7 +278,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 BY_WORDS = {command.words: command for command in COMMANDS}
-GROUPS = (STATE, SWITCH, CARE, TOOLS)
+GROUPS = (STATE, SWITCH, CARE, HARDENING, TOOLS)
 
 
 def find(argv: list[str]) -> tuple[Command | None, list[str]]:

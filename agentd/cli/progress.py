@@ -64,9 +64,10 @@ def headline(change: Change) -> str:
     if kind == "switch":
         what = f"switching {change['previous'] or 'an empty slot'} to {change['target']}"
     else:
-        what = {"unload": "unloading", "lease": "lending out"}.get(kind, kind)
+        what = {"unload": "unloading", "lease": "lending out", "dropins": "installing drop-ins"}.get(kind, kind)
         what += f" {change['previous']}" if change["previous"] and kind == "unload" else ""
-    return clean(f"{what} (slot {change['slot']}, change {change['id']})")
+    where = f"slot {change['slot']}, " if change["slot"] else ""
+    return clean(f"{what} ({where}change {change['id']})")
 
 
 def phase_line(phase: dict[str, Any]) -> str:

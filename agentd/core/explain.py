@@ -58,7 +58,8 @@ EXIT_STATUS: Mapping[int, str] = {
     241: "cannot make ConfigurationDirectory=",
     242: "cannot set NUMAPolicy=",
     243: "cannot set up credentials (LoadCredential=, SetCredential=)",
-    245: "cannot set up BPF",
+    244: "cannot set up BPF",
+    245: "cannot set MemoryKSM=",
 }
 """What systemd could not do before the program ran, and the shell's two."""
 

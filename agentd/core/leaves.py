@@ -10,19 +10,25 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, time
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from msgspec import Meta
 
-from agentd.core import addresses
+from agentd.core import addresses, unit_values
 from agentd.core.addresses import AddressError
 from agentd.core.quantities import DURATION_FORM, SIZE_FORM, QuantityError, parse_bytes, parse_seconds
-from agentd.core.schema import Bytes, Seconds
+from agentd.core.schema_types import Bytes, Directive, MemoryLimit, Quota, Seconds
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 NAME_FORM = "lower-case letters, digits, dot, dash and underscore, the first a letter or digit, at most 64"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHOWN = 60
+_UNIT_VALUES: Mapping[Any, tuple[Callable[[object], object], str]] = {
+    MemoryLimit: (unit_values.memory_limit, unit_values.MEMORY_FORM),
+    Quota: (unit_values.quota, unit_values.QUOTA_FORM),
+    Directive: (unit_values.directive, unit_values.DIRECTIVE_FORM),
+}
+Parsed = TypeVar("Parsed")
 
 
 class Invalid(Exception):
@@ -39,9 +45,11 @@ def convert(hint: Any, value: object) -> object:
     """The value in the type that the schema wants (seconds, bytes, text, ...). Raises Invalid."""
     base, meta = unwrap(hint)
     if base is Seconds:
-        return _bounded(_quantity(parse_seconds, value, DURATION_FORM), meta)
+        return _bounded(_quantity(parse_seconds, DURATION_FORM, value), meta)
     if base is Bytes:
-        return _bounded(_quantity(parse_bytes, value, SIZE_FORM), meta)
+        return _bounded(_quantity(parse_bytes, SIZE_FORM, value), meta)
+    if base in _UNIT_VALUES:
+        return _quantity(*_UNIT_VALUES[base], value)
     if get_origin(base) is Literal:
         return _choice(value, get_args(base))
     if get_origin(base) is tuple:
@@ -79,7 +87,11 @@ def form_of(hint: Any) -> str:
 
 
 def is_path(hint: Any) -> bool:
-    return (unwrap(hint)[1].extra or {}).get("form") == "path"
+    """Of a path, or of a list of paths."""
+    base, meta = unwrap(hint)
+    if get_origin(base) is tuple:
+        return is_path(get_args(base)[0])
+    return (meta.extra or {}).get("form") in ("path", "unit-path")
 
 
 def shown(value: object) -> str:
@@ -118,7 +130,7 @@ def quoted(words: Sequence[str]) -> str:
     return ", ".join(f'"{word}"' for word in words)
 
 
-def _quantity(parse: Callable[[object], float], value: object, form: str) -> float:
+def _quantity(parse: Callable[[object], Parsed], form: str, value: object) -> Parsed:
     try:
         return parse(value)
     except QuantityError as error:
@@ -179,7 +191,7 @@ def _text(value: object, meta: Meta) -> str:
         return value
     try:
         return check(value)
-    except AddressError as error:
+    except (AddressError, QuantityError) as error:
         raise Invalid(str(error), form, secret=secret or ("://" in value and "@" in value)) from None
 
 
@@ -226,5 +238,8 @@ _FORMS: dict[str, tuple[Callable[[str], str], str]] = {
     "http-path": (_http_path, 'a path like "/health", or a full http:// url'),
     "listen": (_listen, addresses.LISTEN_FORM),
     "path": (_path, "an absolute path, or one that starts with ~/"),
+    "unit-path": (unit_values.path, unit_values.PATH_FORM),
+    "network": (unit_values.network, unit_values.NETWORK_FORM),
+    "directive": (unit_values.directive_name, unit_values.DIRECTIVE_NAME_FORM),
     "variable": (_variable, 'a name like "VLLM_API_KEY"'),
 }

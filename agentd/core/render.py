@@ -16,7 +16,8 @@ from agentd.core.layers import KeyPath, Origin, format_key
 from agentd.core.leaves import shown_whole, unwrap
 from agentd.core.probes import effective_probes
 from agentd.core.quantities import format_bytes, format_seconds
-from agentd.core.schema import Bytes, Seconds, Service
+from agentd.core.schema import Service
+from agentd.core.schema_types import Bytes, Directive, Seconds
 from agentd.core.settings import LoadedConfig, fields_of, struct_of
 from agentd.types import ProbeKind
 
@@ -119,4 +120,6 @@ def _text(hint: Any, value: Any) -> str:
     if base is Bytes:
         text = format_bytes(value)
         return text if text.isdigit() else f'"{text}"'
+    if base is Directive and len(value) == 1:
+        return shown_whole(value[0])
     return shown_whole(value)

@@ -7,31 +7,35 @@ puts them into force and into words. Cross-references are checked in `crosscheck
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-Seconds = NewType("Seconds", float)
-Bytes = NewType("Bytes", int)
+from agentd.core.schema_hardening import Hardening, HardeningPolicy, Network, Profile
+from agentd.core.schema_types import (
+    Bytes,
+    Count,
+    Delay,
+    FilePath,
+    GpuIndex,
+    HttpPath,
+    HttpStatus,
+    Listen,
+    Names,
+    Positive,
+    Seconds,
+    SecretFile,
+    Size,
+    Text,
+    UnitName,
+    Url,
+    VariableName,
+)
 
-Positive = Annotated[Seconds, Meta(gt=0)]
-Delay = Annotated[Seconds, Meta(ge=0)]
-"""A duration that may be 0: do not wait."""
-Size = Annotated[Bytes, Meta(ge=0)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-GpuIndex = Annotated[int, Meta(ge=0, le=1023)]
-HttpStatus = Annotated[int, Meta(ge=100, le=599)]
-
-Text = Annotated[str, Meta(min_length=1)]
-UnitName = Annotated[str, Meta(extra={"form": "unit"})]
-Url = Annotated[str, Meta(extra={"form": "url"})]
-HttpPath = Annotated[str, Meta(extra={"form": "http-path"})]
-Listen = Annotated[str, Meta(extra={"form": "listen"})]
-FilePath = Annotated[str, Meta(extra={"form": "path"})]
-SecretFile = Annotated[str, Meta(extra={"form": "path", "secret": True})]
-"""Never shown in a message: someone may have written the secret itself here."""
-Names = Annotated[tuple[str, ...], Meta(extra={"unique": True})]
-VariableName = Annotated[str, Meta(extra={"form": "variable"})]
+__all__ = [
+    "Bytes", "Daemon", "Hardening", "HardeningPolicy", "HttpCheck", "Model", "Probe", "Profile", "Recovery", "Seconds",
+    "Service", "Settings", "Slot",
+]  # fmt: skip
 
 
 class HttpCheck(Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +108,10 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """What a failing liveness probe leads to; a busy model is slow, not dead, so a restart must be asked for."""
     recovery: Recovery = field(default_factory=Recovery)
     model: Model | None = None
+    profile: str = ""
+    """Which hardening: a packaged or configured profile, "none", or "" for the one of the role."""
+    network: Network = "any"
+    hardening: Hardening = field(default_factory=Hardening)
 
 
 class Slot(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +152,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     daemon: Daemon = field(default_factory=Daemon)
     slots: dict[str, Slot] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    hardening: HardeningPolicy = field(default_factory=HardeningPolicy)
 
     def models(self, slot: str) -> tuple[str, ...]:
         """Names of the slot's models, in the order of the configuration."""

@@ -22,6 +22,7 @@ from agentd.core.layers import KeyPath, Origin, Provenance, Table, format_key, o
 from agentd.core.leaves import Invalid, shown, suggest
 from agentd.core.probes import complete
 from agentd.core.schema import Model, Settings
+from agentd.core.schema_types import DirectiveName
 from agentd.errors import ConfigError, ConfigProblem
 from agentd.types import ProbeKind
 
@@ -134,8 +135,10 @@ class _Checker:
                 self._add(path, "expected a table", shown(raw))
             elif struct:
                 checked[path[-1]] = self.table(struct, raw, path)
-            else:
+            elif struct_of(get_args(hint)[1]):
                 checked[path[-1]] = self._named(get_args(hint)[1], raw, path)
+            else:
+                checked[path[-1]] = self._directives(get_args(hint)[1], raw, path)
             return
         try:
             checked[path[-1]] = self._expanded(hint, leaves.convert(hint, raw))
@@ -151,10 +154,27 @@ class _Checker:
             self._value(struct, value, (*at, name), checked)
         return checked
 
+    def _directives(self, hint: Any, raw: Mapping[str, Any], at: KeyPath) -> Table:
+        """A table of values whose keys are the names of directives."""
+        checked: Table = {}
+        for name, value in raw.items():
+            try:
+                leaves.convert(DirectiveName, name)
+            except Invalid as error:
+                self._add((*at, name), error.message, allowed=error.allowed)
+            else:
+                self._value(hint, value, (*at, name), checked)
+        return checked
+
     def _expanded(self, hint: Any, value: object) -> object:
-        if self._home and isinstance(value, str) and value.startswith("~/") and leaves.is_path(hint):
-            return self._home + value[1:]
-        return value
+        if not self._home or not leaves.is_path(hint):
+            return value
+        if isinstance(value, list):
+            return [self._at_home(item) for item in value]
+        return self._at_home(value)
+
+    def _at_home(self, value: object) -> object:
+        return self._home + value[1:] if isinstance(value, str) and value.startswith("~/") else value
 
     def _unknown(self, key: str, known: list[str], at: KeyPath) -> None:
         # Its value is not shown: an unknown key may well be a secret in the wrong place.

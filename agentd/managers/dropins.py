@@ -7,7 +7,7 @@ that somebody edited is shown and left alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from agentd.core import dropin
 from agentd.core.dropin import DropIn
@@ -15,12 +15,14 @@ from agentd.core.probes import effective_probes
 from agentd.core.schema import Service, Settings
 from agentd.engine.events import EventLog
 from agentd.errors import AgentdError
+from agentd.findings import Finding, Severity, Verdict
 from agentd.ports import Files, UnitControl
 from agentd.types import ProbeKind, UnitState
 
 log = logging.getLogger(__name__)
 
 OURS = f"*.d/{dropin.NUMBER}-agentd-*.conf"
+NOT_AS_DECLARED = "the file is not as it should be"
 HANDLED = (dropin.Purpose.EXCLUSIVE, dropin.Purpose.READINESS)
 
 
@@ -34,13 +36,13 @@ class DropinsManager:
         self._unit_dir = unit_dir.rstrip("/")
         self._agentctl = agentctl
         self._settings = Settings()
-        self._findings: list[dict[str, object]] = []
+        self._findings: list[Finding] = []
         self._stale = True
         self._refused = ""
         """Why the last installation failed."""
         self._retry = False
 
-    def findings(self) -> Sequence[Mapping[str, object]]:
+    def findings(self) -> tuple[Finding, ...]:
         return tuple(self._findings)
 
     def units_changed(self) -> None:
@@ -163,12 +165,12 @@ class DropinsManager:
 
     async def _verify(self, plan: dropin.Plan) -> None:
         findings = [
-            _finding(path.partition(".d/")[0], path, "edited", "the file was edited by hand and is kept",
+            _finding(path.partition(".d/")[0], path, Verdict.DRIFT, "the file was edited by hand and is kept",
                      "remove the file and run: agentctl reload")
             for path in plan.kept
         ]  # fmt: skip
         findings += [
-            _finding(path.partition(".d/")[0], path, "missing", self._refused or "the file is not as it should be",
+            _finding(path.partition(".d/")[0], path, Verdict.NOT_INSTALLED, self._refused or NOT_AS_DECLARED,
                      "agentctl reload")
             for path in plan.writes
         ]  # fmt: skip
@@ -176,15 +178,18 @@ class DropinsManager:
         declared = [d.path for d in self._declared() if d.path not in plan.kept and d.path not in plan.writes]
         for path in self._not_loaded(declared, states):
             unit = self._relative(path).partition(".d/")[0]
-            findings.append(_finding(unit, path, "not-loaded", "systemd has not loaded the file",
+            findings.append(_finding(unit, path, Verdict.NOT_LOADED, "systemd has not loaded the file",
                                      "systemctl --user daemon-reload"))  # fmt: skip
         findings += self._exclusion(states)
         if findings != self._findings:
             for finding in findings:
-                log.warning("dropins.finding", extra={"data": finding})
+                log.warning(
+                    "dropins.finding",
+                    extra={"data": {"subject": finding.subject, "aspect": finding.aspect, "cause": finding.cause}},
+                )
         self._findings = findings
 
-    def _exclusion(self, states: Mapping[str, UnitState]) -> list[dict[str, object]]:
+    def _exclusion(self, states: Mapping[str, UnitState]) -> list[Finding]:
         """Each unit of an exclusive slot must really conflict with every other, whatever the files say."""
         findings = []
         for name, slot in self._settings.slots.items():
@@ -193,11 +198,9 @@ class DropinsManager:
                 missing = sorted(units - {unit} - states[unit].conflicts)
                 if states[unit].exists and missing:
                     cause = f"systemd does not know that it conflicts with {', '.join(missing)}"
-                    findings.append(_finding(unit, "Conflicts=", "not-loaded", cause, "agentctl reload"))
+                    findings.append(_finding(unit, "Conflicts=", Verdict.NOT_LOADED, cause, "agentctl reload"))
         return findings
 
 
-def _finding(subject: str, aspect: str, verdict: str, cause: str, fix: str) -> dict[str, object]:
-    return {
-        "subject": subject, "aspect": aspect, "verdict": verdict, "severity": "warning", "cause": cause, "fix": fix,
-    }  # fmt: skip
+def _finding(subject: str, aspect: str, verdict: Verdict, cause: str, fix: str) -> Finding:
+    return Finding(subject, aspect, verdict, Severity.WARNING, cause=cause, fix=fix)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from prometheus_client.core import Metric
 
 from agentd.metrics.families import counter, gauge, histogram, one_hot
+from agentd.metrics.hardening import hardening
 from agentd.metrics.view import MetricsView
 from agentd.types import ActiveState, Health
 
@@ -129,5 +130,6 @@ COLLECTORS: Mapping[str, Callable[[MetricsView], Iterable[Metric]]] = {
     "slots": slots,
     "changes": changes,
     "gpus": gpus,
+    "hardening": hardening,
     "daemon": daemon,
 }

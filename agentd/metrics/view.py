@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from agentd.findings import Finding
 from agentd.types import Change, GpuSnapshot, ServiceStatus, SlotStatus
 
 
@@ -34,6 +35,19 @@ class ChangeTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class HardeningView:
+    """A verified unit; see managers.hardening.verify.UnitReport."""
+
+    unit: str
+    findings: tuple[Finding, ...] = ()
+    running: bool = False
+    at: float = 0.0
+    cpu_seconds: float = 0.0
+    score: float = 0.0
+    systemd_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsView:
     version: str
     started: float
@@ -52,3 +66,5 @@ class MetricsView:
     ages: Mapping[str, float] = field(default_factory=dict)
     """Source -> seconds since it was last read."""
     loop_lag: Distribution | None = None
+    hardening: tuple[HardeningView, ...] = ()
+    host_findings: tuple[Finding, ...] = ()

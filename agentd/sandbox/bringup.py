@@ -66,6 +66,8 @@ class World:
         for directory in (*_RUN_DIRECTORIES, str(STATE), str(self.runtime)):
             Path(directory).mkdir(parents=True, exist_ok=True)
         self.runtime.chmod(0o700)
+        # What a manager of uid 0 puts over hidden paths; on a booted machine the system manager has made it.
+        Path("/run/systemd/inaccessible").symlink_to(self.runtime / "systemd/inaccessible")
         STATE.chmod(0o711)
         self._mount_cgroups()
         kernel.loopback_up()

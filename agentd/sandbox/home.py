@@ -35,6 +35,9 @@ path = "{home}/models/{name}"
 api_key_file = "{home}/.config/agentd/vllm.env"
 start_timeout = "20s"
 ready_timeout = "30s"
+
+[services.{name}.hardening]
+write_paths = ["%t/standin-gpu"]
 """
 
 

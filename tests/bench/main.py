@@ -16,6 +16,7 @@ import idle
 import ready
 import status
 import switch
+import verify
 from figures import Section
 from rig import Rig, load_average, say, systemctl
 
@@ -31,6 +32,7 @@ def main() -> int:
         "death": lambda: death.measure(rig, options.peers, 10 if few else 36),
         "cli": lambda: status.measure(rig, options.peers, 10 if few else 30),
         "idle": lambda: idle.measure(rig, options.idle or (10.0 if few else 60.0)),
+        "verify": lambda: verify.measure(2 if few else 5),
         "ready": lambda: ready.measure(rig, 4 if few else 15),
     }
     print(_machine())
@@ -51,7 +53,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run")
-    parser.add_argument("sections", nargs="*", help="switch death cli idle ready; all when none is named")
+    parser.add_argument("sections", nargs="*", help="switch death cli idle verify ready; all when none is named")
     parser.add_argument("--quick", action="store_true", help="few samples: does it run at all?")
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="how long to watch the idle daemon")
     parser.add_argument("--peers", type=Path, required=True, help=argparse.SUPPRESS)

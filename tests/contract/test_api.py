@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 from fakes.doors import serving
+from fakes.hardening import VOID
 from fakes.operations import FakeOperations
 
 from agentd.api.access import Access
 from agentd.api.operations import Check, Operations
 from agentd.api.routes import ROUTES
 from agentd.types import Outcome
+from agentd.wire import plain
 
 
 def test_fake_has_every_operation() -> None:
-    ops: Operations = FakeOperations.__new__(FakeOperations)
+    ops: Operations = FakeOperations()
     wanted = {n for n in vars(Operations) if not n.startswith("_")}
     assert wanted <= {n for n in dir(ops) if not n.startswith("_")}
 
@@ -53,7 +55,7 @@ async def test_config_is_for_the_owner_alone_and_without_passwords(tmp_path: Pat
 
 async def test_lists_and_single_items(tmp_path: Path) -> None:
     async with serving(tmp_path) as doors:
-        doors.ops.finding_list.append({"subject": "qwen"})
+        doors.ops.finding_list.append(VOID)
         _, models = await doors.json("GET", "/v1/models")
         assert [(m["name"], m["active"]) for m in models["models"]] == [("qwen", True), ("dolphin", False)]
         _, services = await doors.json("GET", "/v1/services")
@@ -64,7 +66,7 @@ async def test_lists_and_single_items(tmp_path: Path) -> None:
         assert slots["slots"][0]["name"] == "gpu0"
         _, gpus = await doors.json("GET", "/v1/gpus")
         assert gpus["source"] == "nvml"
-        assert await doors.json("GET", "/v1/findings") == (200, {"findings": [{"subject": "qwen"}]})
+        assert await doors.json("GET", "/v1/findings") == (200, {"findings": [plain(VOID)]})
 
 
 async def test_unknown_names_are_problems_with_a_suggestion(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from agentd.api.operations import BusStatus, Check, ConfigStatus, DaemonStatus, ModelStatus, ServiceVerb
 from agentd.engine.broadcast import Broadcast
 from agentd.errors import AgentdError, ConflictError
+from agentd.findings import Finding
 from agentd.types import (
     ActiveState,
     Change,
@@ -31,6 +32,7 @@ from agentd.types import (
     SlotStatus,
 )
 from agentd.wire import EXIT_CODES, LeaseRequest, PrecheckItem, SwitchPlan, SwitchRequest, UnloadRequest
+from fakes.hardening import FakeHardening
 
 NOW = 1_800_000_000.0
 FORWARD = ("precheck", "drain", "release", "evict", "wait-vram", "start", "wait-ready", "verify")
@@ -57,7 +59,8 @@ class FakeOperations:
         self.gpu = GpuSnapshot("nvml", (Gpu(0, "GPU-1", "Test GPU", 24 << 30, 8 << 30, 16 << 30),), (), "", NOW)
         self.config_state = ConfigStatus(valid=True, loaded=NOW, attempted=NOW, files=("/etc/agentd/agentd.toml",))
         self.settings: Mapping[str, object] = {"settings": {"services": {"redis": {"url": "redis://:hunter2@h"}}}}
-        self.finding_list: list[Mapping[str, object]] = []
+        self.finding_list: list[Finding] = []
+        self.hardening = FakeHardening()
         self.event_list: list[Event] = []
         self.news: Broadcast[Event] = Broadcast()
         self.change_list: dict[str, Change] = {}
@@ -110,7 +113,7 @@ class FakeOperations:
     def gpus(self) -> GpuSnapshot:
         return self.gpu
 
-    def findings(self) -> Sequence[Mapping[str, object]]:
+    def findings(self) -> Sequence[Finding]:
         return self.finding_list
 
     def config(self) -> Mapping[str, object]:

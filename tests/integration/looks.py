@@ -47,6 +47,12 @@ def complaints(stack: Stack, priority: str = "warning") -> str:
     return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
+def gating(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What concerns exclusion and readiness; hardening has its own tests, and is not installed in most others."""
+    ours = ("90-agentd-exclusive.conf", "90-agentd-readiness.conf")
+    return [f for f in findings if f["aspect"] == "Conflicts=" or f["aspect"].endswith(ours)]
+
+
 def service(stack: Stack, name: str) -> dict[str, Any]:
     found: dict[str, Any] = stack.client.get(f"/v1/services/{name}")
     return found

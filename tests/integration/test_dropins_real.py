@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from integration.looks import AGENTD, NO_DEFAULT, complaints, tcp
+from integration.looks import AGENTD, NO_DEFAULT, complaints, gating, tcp
 from integration.stack import PORTS, Stack, unit_of, until
 from userunits import systemctl
 
@@ -64,9 +65,8 @@ class Reloads:
         return True
 
 
-def findings(stack: Stack) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = stack.client.get("/v1/findings")["findings"]
-    return found
+def findings(stack: Stack) -> list[dict[str, Any]]:
+    return gating(stack.client.get("/v1/findings")["findings"])
 
 
 def test_installed_and_loaded(quiet: Stack) -> None:
@@ -107,12 +107,12 @@ def test_an_edited_file_is_kept_and_shown(quiet: Stack) -> None:
     systemctl("daemon-reload")
     until(lambda: bool(findings(quiet)))
     (finding,) = findings(quiet)
-    assert (finding["subject"], finding["verdict"]) == (UNITS[0], "edited")
+    assert (finding["subject"], finding["verdict"]) == (UNITS[0], "drift")
     assert path.name in finding["aspect"]
     quiet.restart_agentd()
     assert quiet.ctl("reload").code == 0
     assert path.read_text() == edited
-    assert [f["verdict"] for f in findings(quiet)] == ["edited"]
+    assert [f["verdict"] for f in findings(quiet)] == ["drift"]
     assert "dropins.finding" in complaints(quiet)
     path.unlink()
     assert quiet.ctl("reload").code == 0
@@ -128,7 +128,7 @@ def test_a_link_in_place_of_a_file_is_kept_and_shown(quiet: Stack) -> None:
     assert quiet.ctl("reload").code == 0
     quiet.restart_agentd()
     assert path.is_symlink()
-    assert [f["verdict"] for f in findings(quiet)] == ["edited"]
+    assert [f["verdict"] for f in findings(quiet)] == ["drift"]
     assert len(ours(quiet)) == 6, "the others are looked after as before"
 
 
@@ -197,7 +197,7 @@ def test_a_unit_directory_that_cannot_be_written(bare_stack: Stack) -> None:
         subprocess.run(["mount", "-o", "remount,bind,ro", stack.units], check=True, timeout=30)
         stack.start()
         found = findings(stack)
-        missing = [f for f in found if f["verdict"] == "missing"]
+        missing = [f for f in found if f["verdict"] == "not-installed"]
         assert len(missing) == 6
         assert "read-only file system" in missing[0]["cause"]
         assert "read-only file system" in complaints(stack)
@@ -225,4 +225,4 @@ def test_no_ordering_cycle_when_everything_stops_at_once(stack: Stack) -> None:
 
 
 def test_the_findings_are_on_the_page_s_door_too(quiet: Stack) -> None:
-    assert tcp("/v1/findings").json == {"findings": []}
+    assert gating(tcp("/v1/findings").json["findings"]) == []

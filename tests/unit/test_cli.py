@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.cli import Run
 from fakes.operations import NOW
-from fakes.serving import Served, served
+from fakes.serving import Served
 
 from agentd import types, wire
 from agentd.api.operations import Check, ConfigStatus
@@ -19,54 +18,10 @@ from agentd.cli import durations, exits
 from agentd.cli.commands import COMMANDS, find
 from agentd.cli.context import Context
 from agentd.cli.logs import arguments
-from agentd.cli.main import main
 from agentd.cli.parser import parse
 from agentd.cli.terminal import clean
 from agentd.errors import AgentdError, ConfigError, ConfigProblem
 from agentd.types import ExitCode, GpuSnapshot, Health, Outcome, SlotStatus
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    monkeypatch.setenv("AGENTD_SOCKET", str(tmp_path / "agentd.sock"))
-    with served(tmp_path) as found:
-        found.call(lambda ops: setattr(ops, "instant", True))
-        yield found
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.delenv("MAINPID", raising=False)
-    if "AGENTD_SOCKET" not in os.environ:
-        monkeypatch.setenv("AGENTD_SOCKET", str(tmp_path / "none.sock"))
-
-    def call(*argv: str) -> Result:
-        capsys.readouterr()
-        try:
-            code = main(argv)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        found = capsys.readouterr()
-        assert "Traceback" not in found.err
-        assert "\x1b" not in found.out, "no escape sequences where there is no terminal"
-        return Result(code, found.out, found.err)
-
-    return call
-
 
 # -- looking ------------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Rig:
         return self.units.calls.count(("reload", ""))
 
     def verdicts(self) -> dict[object, object]:
-        return {f["aspect"]: f["verdict"] for f in self.manager.findings()}
+        return {f.aspect: f.verdict for f in self.manager.findings()}
 
     def kinds(self) -> list[str]:
         return [e.kind for e in self.events.recent(100)]
@@ -134,7 +134,7 @@ async def test_an_edited_file_is_kept_and_shown_until_it_is_gone() -> None:
     await it.manager.apply(settings(gate=True))
     assert "MINE=1" in it.files.texts[READINESS]
     (finding,) = it.manager.findings()
-    assert (finding["subject"], finding["verdict"]) == (B, "edited")
+    assert (finding.subject, finding.verdict) == (B, "drift")
     await it.manager.apply(Settings())
     assert "MINE=1" in it.files.texts[READINESS], "kept also when it is not wanted any more"
     assert set(it.files.texts) == {READINESS}
@@ -159,7 +159,7 @@ async def test_a_foreign_file_under_our_name_is_kept() -> None:
     await it.manager.apply(settings())
     assert it.files.texts[EXCLUSIVE[A]] == "[Unit]\nDescription=mine\n"
     assert EXCLUSIVE[B] in it.files.texts
-    assert it.verdicts()[dropin.path_of(A, dropin.Purpose.EXCLUSIVE)] == "edited"
+    assert it.verdicts()[dropin.path_of(A, dropin.Purpose.EXCLUSIVE)] == "drift"
     assert it.verdicts()["Conflicts="] == "not-loaded", "and the exclusion that is missing is said"
 
 
@@ -177,7 +177,7 @@ async def test_one_that_cannot_be_read_is_kept() -> None:
     before = dict(it.files.texts)
     await it.manager.apply(settings(gate=True))
     assert it.files.texts == before
-    assert list(it.verdicts().values()) == ["edited"]
+    assert list(it.verdicts().values()) == ["drift"]
 
 
 async def test_a_directory_that_cannot_be_written_is_a_finding() -> None:
@@ -186,9 +186,9 @@ async def test_a_directory_that_cannot_be_written_is_a_finding() -> None:
     await it.manager.apply(settings())
     assert it.files.texts == {}
     assert it.reloads == 0
-    missing = [f for f in it.manager.findings() if f["verdict"] == "missing"]
+    missing = [f for f in it.manager.findings() if f.verdict == "not-installed"]
     assert len(missing) == 2
-    assert "permission denied" in str(missing[0]["cause"])
+    assert "permission denied" in str(missing[0].cause)
     assert it.kinds() == ["dropins.refused"]
     await it.manager.ensure()
     assert it.kinds() == ["dropins.refused"], "not tried again at every pass"
@@ -203,7 +203,7 @@ async def test_what_systemd_does_not_load_is_taken_back() -> None:
     await it.manager.apply(settings())
     assert it.files.texts == {}, "as before"
     assert it.reloads == 2, "and systemd is told so"
-    assert {f["verdict"] for f in it.manager.findings()} == {"missing", "not-loaded"}
+    assert {f.verdict for f in it.manager.findings()} == {"not-installed", "not-loaded"}
     for _ in range(3):
         await it.manager.ensure()
     assert it.reloads == 2, "no endless reloads"
@@ -255,4 +255,4 @@ async def test_what_is_edited_later_is_seen_after_the_reload_that_takes_it_in() 
     it.files.texts[EXCLUSIVE[A]] += "# mine\n"
     await it.units.reload()
     await it.manager.ensure()
-    assert list(it.verdicts().values()) == ["edited"]
+    assert list(it.verdicts().values()) == ["drift"]

@@ -35,26 +35,31 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "wire": frozenset({"errors", "types", "findings", "evidence"}),
     "ports": _CORE,
     "ports_hardening": _PORTS,
-    "adapters": _PORTS | {"adapters"},
+    "canary": frozenset({"canary"}),
+    "adapters": _PORTS | {"adapters", "canary"},
     "engine": _PORTS | {"engine"},
     "managers": _MANAGERS,
     "metrics": _MANAGERS | {"metrics"},
     "api": _MANAGERS | {"api"},
     "logs": _BASE | {"core"},
-    "offline": _ALL,
+    "offline": _ALL | {"offline_hardening"},
+    "offline_hardening": _ALL,
+    "hostsetup": _ALL,
     "reload": _ALL,
-    "surface": _ALL | {"surface"},
+    "surface": _ALL | {"surface_hardening"},
+    "surface_hardening": _ALL,
     "telemetry": _ALL | {"telemetry"},
     "door": _ALL | {"door"},
-    "daemon": _ALL | {"daemon", "door", "reload", "surface", "telemetry"},
+    "hardening": _ALL | {"surface_hardening"},
+    "daemon": _ALL | {"daemon", "door", "hardening", "reload", "surface", "telemetry"},
     "__main__": _ALL | {"daemon", "offline"},
     "client": _BASE | {"wire", "client"},
     "sandbox": _BASE | {"wire", "client", "sandbox"},
-    "cli": _BASE | {"wire", "client", "sandbox", "cli", "offline"},
+    "cli": _BASE | {"wire", "client", "sandbox", "cli", "offline", "hostsetup"},
 }
 """Area (a file or folder below agentd/) -> areas that it may import. A new area has to be entered here."""
 
-LAZY_ONLY = frozenset({("cli", "offline")})
+LAZY_ONLY = frozenset({("cli", "offline"), ("cli", "hostsetup")})
 """Imports that may stand only inside a function: they would cost every start of agentctl."""
 
 STAND_ALONE = ("agentd.sandbox.nvml", "agentd.sandbox.standins")

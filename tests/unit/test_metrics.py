@@ -13,10 +13,11 @@ import pytest
 from fakes.operations import NOW, FakeOperations
 from prometheus_client.parser import text_string_to_metric_families
 
+from agentd.findings import Finding, Severity, Verdict
 from agentd.metrics import collectors
 from agentd.metrics.exposition import Exposition
 from agentd.metrics.recorder import ChangeRecorder, Histogram, lag_histogram
-from agentd.metrics.view import MetricsView
+from agentd.metrics.view import HardeningView, MetricsView
 from agentd.types import Change, GpuProcess, Outcome, PhaseRecord, ProbeKind, ProbeStatus, SlotStatus
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -217,3 +218,29 @@ def test_histogram_bounds_are_inclusive() -> None:
         histogram.observe(value)
     assert histogram.snapshot().counts == (2, 2, 1)
     assert histogram.snapshot().total == 7.5
+
+
+def test_hardening() -> None:
+    effective = Finding("a.service", "NoNewPrivileges", Verdict.EFFECTIVE, Severity.OK)
+    void = Finding("a.service", "ProtectSystem", Verdict.NOT_EFFECTIVE, Severity.ERROR)
+    both = (
+        Finding("a.service", "ReadWritePaths", Verdict.EFFECTIVE, Severity.OK),
+        Finding("a.service", "ReadWritePaths", Verdict.NOT_EFFECTIVE, Severity.ERROR),
+    )
+    unknown = Finding("a.service", "KeyringMode", Verdict.NOT_PROVABLE, Severity.INFO)
+    drift = Finding("a.service", "/x/90-agentd-security.conf", Verdict.DRIFT, Severity.WARNING)
+    unit = HardeningView("a.service", (effective, void, *both, unknown, drift), True, 5.0, 0.002, 3.5, 1.9)
+    host = (Finding("host", "lingering", Verdict.NOT_EFFECTIVE, Severity.WARNING),)
+    found = samples(scrape(MetricsView("1", 0.0, True, hardening=(unit,), host_findings=host)))
+    series = {
+        dict(labels)["directive"]: v for (name, labels), v in found.items() if name.startswith("agentd_directive")
+    }
+    assert series == {
+        "NoNewPrivileges": 1.0,
+        "ProtectSystem": 0.0,
+        "ReadWritePaths": 0.0,
+    }, "one series per directive, the worst path counts, and what is unknown is absent"
+    assert of(found, "agentd_dropin_drift", unit="a.service") == 1.0
+    assert of(found, "agentd_host_findings", severity="warning") == 1.0
+    assert of(found, "agentd_exposure_score", unit="a.service", source="agentd") == 3.5
+    assert of(found, "agentd_exposure_score", unit="a.service", source="systemd") == 1.9

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from agentd.core.addresses import AddressError, check_unit, parse_listen, parse_url
 from agentd.core.layers import Fragment, merge
 from agentd.core.probes import effective_probes
-from agentd.core.schema import HttpCheck, Model, Probe, Service, Settings
+from agentd.core.schema import (
+    Hardening,
+    HardeningPolicy,
+    HttpCheck,
+    Model,
+    Probe,
+    Profile,
+    Service,
+    Settings,
+)
 from agentd.core.settings import check, digest, validate
 from agentd.types import ProbeKind
 
@@ -57,7 +66,14 @@ def test_the_commented_defaults_are_the_built_in_ones() -> None:
     for table in (Settings().daemon, plain.slots["gpu0"], plain.services["qwen"].recovery, Probe()):
         assert set(table.__struct_fields__) <= named
     assert set(Model.__struct_fields__) <= named
-    assert set(Service.__struct_fields__) - {"startup", "readiness", "liveness", "recovery", "model"} <= named
+    assert (
+        set(Service.__struct_fields__) - {"startup", "readiness", "liveness", "recovery", "model", "hardening"} <= named
+    )
+    assert shown.services["qwen"].hardening == Hardening()
+    assert shown.hardening == HardeningPolicy()
+    assert shown.profiles == {"mine": Profile()}
+    for struct in (Hardening, HardeningPolicy, Profile):
+        assert set(struct.__struct_fields__) <= named
 
 
 def test_the_example_stack() -> None:

@@ -33,6 +33,21 @@ gpus = [0, 1]
 unit = "web.service"
 depends_on = ["litellm"]
 readiness = { http = { path = "http://127.0.0.1:3030/health", expect = [200, 204] }, timeout = "1500ms" }
+profile = "mine"
+network = "localhost"
+
+[services."web.ui".hardening]
+memory_max = "1.5G"
+memory_high = 1073741824
+write_paths = ["/srv/web", "%t/web"]
+set = { ProtectHome = "tmpfs", DeviceAllow = ["", "/dev/kfd rw"], UMask = "" }
+
+[profiles.mine]
+base = "generic"
+resources.MemoryMax = "24G"
+
+[hardening]
+readiness = "degrade"
 """
 
 
@@ -52,6 +67,21 @@ def test_values_are_written_as_systemd_writes_them(loaded: LoadedConfig, tmp_pat
     assert rows["slots.gpu0.gpus"] == Setting("slots.gpu0.gpus", "[0, 1]", Origin(extra, 7))
     key = 'services."web.ui".readiness.timeout'
     assert rows[key] == Setting(key, '"1.5s"', Origin(extra, 12))
+    web = 'services."web.ui"'
+    written = {
+        "profile": ('"mine"', 13),
+        "network": ('"localhost"', 14),
+        "hardening.memory_max": ('"1536M"', 17),
+        "hardening.memory_high": ('"1G"', 18),
+        "hardening.write_paths": ('["/srv/web", "%t/web"]', 19),
+        "hardening.set.ProtectHome": ('"tmpfs"', 20),
+    }
+    for name, (text, line) in written.items():
+        assert rows[f"{web}.{name}"] == Setting(f"{web}.{name}", text, Origin(extra, line))
+    assert rows[f"{web}.hardening.set.DeviceAllow"].text == '["", "/dev/kfd rw"]'
+    assert rows[f"{web}.hardening.set.UMask"].text == '""'
+    assert rows["profiles.mine.resources.MemoryMax"].text == '"24G"'
+    assert rows["hardening.readiness"].text == '"degrade"'
     assert rows["slots.gpu0.default"].origin == Origin(str(tmp_path / "agentd.toml"), 5)
     assert "daemon.listen" not in rows
 
@@ -63,6 +93,9 @@ def test_defaults_are_shown_on_demand(loaded: LoadedConfig) -> None:
         "services.qwen.startup.failure_threshold", "600", None
     )
     assert rows["services.redis.readiness.redis"].text == "true"
+    assert rows["services.redis.network"].text == '"any"'
+    assert rows["services.redis.hardening.tasks_max"].text == "0"
+    assert rows["hardening.verify"] == Setting("hardening.verify", "true", None)
     assert 'services."web.ui".liveness.period' not in rows
 
 

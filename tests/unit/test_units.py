@@ -78,7 +78,9 @@ def test_programs_and_files_are_found_below_the_home(name: str) -> None:
     assert "/home/" not in settings
     assert "/root" not in settings
     for command in directive(name, r"Exec\w+"):
-        assert command.split()[0].startswith("%h/.local/bin/") or command.split()[0] in ("redis-server", "mkdir")
+        program = command.split()[0]
+        # Outside of the sandbox of a hardening drop-in runs only what makes a directory for it.
+        assert program.startswith("%h/.local/bin/") or program in ("redis-server", "+mkdir")
 
 
 @pytest.mark.parametrize("name", SERVICES)

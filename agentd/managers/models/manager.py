@@ -18,7 +18,7 @@ from agentd.managers.models.memory import Ask
 from agentd.managers.models.precheck import checks, cooldown_refusal
 from agentd.managers.models.recovery import recover
 from agentd.managers.models.slot import SlotOwner
-from agentd.ports import Store
+from agentd.ports import Job, Store
 from agentd.types import Change
 from agentd.wire import LeaseRequest, PrecheckItem, SwitchPlan, SwitchRequest, UnloadRequest
 
@@ -42,7 +42,7 @@ class ModelsManager:
     async def start(self, settings: Settings) -> None:
         """Build the slots, finish what a crash cut off, adopt what runs, and only then begin a default."""
         await self.apply(settings)
-        cut_off = {c.slot: c for c in await self._store.open_changes()}
+        cut_off = {c.slot: c for c in await self._store.open_changes() if c.slot}
         for owner in self._owners.values():
             change = cut_off.pop(owner.ctx.name, None)
             if change is not None:
@@ -145,15 +145,16 @@ class ModelsManager:
         change = self._changes.find(change_id)
         raise AgentdError("no-change", f"cannot cancel {change.id}: it has ended ({change.outcome})")
 
-    async def restart(self, model: str) -> None:
-        """Restart the resident model's unit in place. Raises when the slot is busy or another model is resident."""
+    async def restart(self, model: str) -> Job:
+        """Restart the resident model's unit in place; the job. Raises when the slot is busy or another model is
+        resident."""
         owner = self._owner_of(model)
         if owner.run is not None:
             raise AgentdError("conflict", f"slot {owner.ctx.name} is busy with {owner.run.change.id}")
         if owner.resident != model:
             hint = f"make it so with: agentctl switch-model {model}"
             raise AgentdError("not-resident", f"{model} is not resident", hint=hint)
-        await self._ports.control.restart(owner.ctx.models[model].unit)
+        return await self._ports.control.restart(owner.ctx.models[model].unit)
 
     def revive(self, model: str) -> bool:
         """Bring back a model that systemd has given up, if it is still the one that is wanted."""

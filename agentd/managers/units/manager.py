@@ -31,7 +31,7 @@ class UnitsManager:
         world: World,
         on_wake: Callable[[], None],
         revive: Callable[[str], bool],
-        restart_model: Callable[[str], Awaitable[None]],
+        restart_model: Callable[[str], Awaitable[object]],
     ) -> None:
         self._ports = ports
         self._events = events

@@ -1,0 +1,114 @@
+"""Every key that systemd reads in the [Unit], [Service] and [Install] sections, by what 252 and 257 say themselves.
+
+From `systemd --dump-configuration-items`. A key that is in none of them is a slip of the pen.
+"""
+
+from __future__ import annotations
+
+_UNIT = """
+After AllowIsolate AssertACPower AssertArchitecture AssertCPUFeature AssertCPUPressure AssertCPUs AssertCapability
+AssertControlGroupController AssertCredential AssertDirectoryNotEmpty AssertEnvironment AssertFileIsExecutable
+AssertFileNotEmpty AssertFirstBoot AssertGroup AssertHost AssertIOPressure AssertKernelCommandLine
+AssertKernelVersion AssertMemory AssertMemoryPressure AssertNeedsUpdate AssertOSRelease AssertPathExists
+AssertPathExistsGlob AssertPathIsDirectory AssertPathIsEncrypted AssertPathIsMountPoint AssertPathIsReadWrite
+AssertPathIsSymbolicLink AssertSecurity AssertUser AssertVirtualization Before BindTo BindsTo CollectMode
+ConditionACPower ConditionArchitecture ConditionCPUFeature ConditionCPUPressure ConditionCPUs ConditionCapability
+ConditionControlGroupController ConditionCredential ConditionDirectoryNotEmpty ConditionEnvironment
+ConditionFileIsExecutable ConditionFileNotEmpty ConditionFirmware ConditionFirstBoot ConditionGroup ConditionHost
+ConditionIOPressure ConditionKernelCommandLine ConditionKernelVersion ConditionMemory ConditionMemoryPressure
+ConditionNeedsUpdate ConditionOSRelease ConditionPathExists ConditionPathExistsGlob ConditionPathIsDirectory
+ConditionPathIsEncrypted ConditionPathIsMountPoint ConditionPathIsReadWrite ConditionPathIsSymbolicLink
+ConditionSecurity ConditionUser ConditionVirtualization Conflicts DefaultDependencies Description Documentation
+FailureAction FailureActionExitStatus IgnoreOnIsolate JobRunningTimeoutSec JobTimeoutAction
+JobTimeoutRebootArgument JobTimeoutSec JoinsNamespaceOf OnFailure OnFailureIsolate OnFailureJobMode OnSuccess
+OnSuccessJobMode PartOf PropagateReloadFrom PropagateReloadTo PropagatesReloadTo PropagatesStopTo RebootArgument
+RefuseManualStart RefuseManualStop ReloadPropagatedFrom Requires RequiresMountsFor RequiresOverridable Requisite
+RequisiteOverridable SourcePath StartLimitAction StartLimitBurst StartLimitInterval StartLimitIntervalSec
+StopPropagatedFrom StopWhenUnneeded SuccessAction SuccessActionExitStatus Upholds Wants
+"""
+_SERVICE = """
+AllowedCPUs AllowedMemoryNodes AmbientCapabilities AppArmorProfile BPFProgram BindPaths BindReadOnlyPaths
+BlockIOAccounting BlockIODeviceWeight BlockIOReadBandwidth BlockIOWeight BlockIOWriteBandwidth BusName
+CPUAccounting CPUAffinity CPUQuota CPUQuotaPeriodSec CPUSchedulingPolicy CPUSchedulingPriority
+CPUSchedulingResetOnFork CPUShares CPUWeight CacheDirectory CacheDirectoryMode CapabilityBoundingSet
+ConfigurationDirectory ConfigurationDirectoryMode CoredumpFilter DefaultMemoryLow DefaultMemoryMin Delegate
+DeviceAllow DevicePolicy DisableControllers DynamicUser Environment EnvironmentFile ExecCondition ExecPaths
+ExecReload ExecSearchPath ExecStart ExecStartPost ExecStartPre ExecStop ExecStopPost ExitType ExtensionDirectories
+ExtensionImages FailureAction FileDescriptorStoreMax FinalKillSignal Group GuessMainPID IOAccounting
+IODeviceLatencyTargetSec IODeviceWeight IOReadBandwidthMax IOReadIOPSMax IOSchedulingClass IOSchedulingPriority
+IOWeight IOWriteBandwidthMax IOWriteIOPSMax IPAccounting IPAddressAllow IPAddressDeny IPCNamespacePath
+IPEgressFilterPath IPIngressFilterPath IgnoreSIGPIPE InaccessibleDirectories InaccessiblePaths KeyringMode
+KillMode KillSignal LimitAS LimitCORE LimitCPU LimitDATA LimitFSIZE LimitLOCKS LimitMEMLOCK LimitMSGQUEUE
+LimitNICE LimitNOFILE LimitNPROC LimitRSS LimitRTPRIO LimitRTTIME LimitSIGPENDING LimitSTACK LoadCredential
+LoadCredentialEncrypted LockPersonality LogExtraFields LogLevelMax LogNamespace LogRateLimitBurst
+LogRateLimitIntervalSec LogsDirectory LogsDirectoryMode ManagedOOMMemoryPressure ManagedOOMMemoryPressureLimit
+ManagedOOMPreference ManagedOOMSwap MemoryAccounting MemoryDenyWriteExecute MemoryHigh MemoryLimit MemoryLow
+MemoryMax MemoryMin MemorySwapMax MountAPIVFS MountFlags MountImages NUMAMask NUMAPolicy NetworkNamespacePath Nice
+NoExecPaths NoNewPrivileges NonBlocking NotifyAccess OOMPolicy OOMScoreAdjust PAMName PIDFile PassEnvironment
+PermissionsStartOnly Personality PrivateDevices PrivateIPC PrivateMounts PrivateNetwork PrivateTmp PrivateUsers
+ProcSubset ProtectClock ProtectControlGroups ProtectHome ProtectHostname ProtectKernelLogs ProtectKernelModules
+ProtectKernelTunables ProtectProc ProtectSystem ReadOnlyDirectories ReadOnlyPaths ReadWriteDirectories
+ReadWritePaths RebootArgument RemainAfterExit RemoveIPC Restart RestartForceExitStatus RestartKillSignal
+RestartPreventExitStatus RestartSec RestrictAddressFamilies RestrictFileSystems RestrictNamespaces
+RestrictNetworkInterfaces RestrictRealtime RestrictSUIDSGID RootDirectory RootDirectoryStartOnly RootHash
+RootHashSignature RootImage RootImageOptions RootVerity RuntimeDirectory RuntimeDirectoryMode
+RuntimeDirectoryPreserve RuntimeMaxSec RuntimeRandomizedExtraSec SELinuxContext SecureBits SendSIGHUP SendSIGKILL
+SetCredential SetCredentialEncrypted Slice SmackProcessLabel SocketBindAllow SocketBindDeny Sockets StandardError
+StandardInput StandardInputData StandardInputText StandardOutput StartLimitAction StartLimitBurst
+StartLimitInterval StartupAllowedCPUs StartupAllowedMemoryNodes StartupBlockIOWeight StartupCPUShares
+StartupCPUWeight StartupIOWeight StateDirectory StateDirectoryMode SuccessExitStatus SupplementaryGroups
+SyslogFacility SyslogIdentifier SyslogLevel SyslogLevelPrefix SystemCallArchitectures SystemCallErrorNumber
+SystemCallFilter SystemCallLog TTYColumns TTYPath TTYReset TTYRows TTYVHangup TTYVTDisallocate TasksAccounting
+TasksMax TemporaryFileSystem TimeoutAbortSec TimeoutCleanSec TimeoutSec TimeoutStartFailureMode TimeoutStartSec
+TimeoutStopFailureMode TimeoutStopSec TimerSlackNSec Type UMask USBFunctionDescriptors USBFunctionStrings
+UnsetEnvironment User UtmpIdentifier UtmpMode WatchdogSec WatchdogSignal WorkingDirectory
+"""
+_INSTALL = """
+Alias Also DefaultInstance RequiredBy WantedBy
+"""
+_UNIT_257 = """
+SurviveFinalKillSignal WantsMountsFor
+"""
+_SERVICE_257 = """
+BindLogSockets CoredumpReceive DefaultStartupMemoryLow DelegateSubgroup ExtensionImagePolicy
+FileDescriptorStorePreserve ImportCredential LogFilterPatterns ManagedOOMMemoryPressureDurationSec MemoryKSM
+MemoryPressureThresholdSec MemoryPressureWatch MemoryZSwapMax MemoryZSwapWriteback MountImagePolicy NFTSet
+OpenFile PrivatePIDs ReloadSignal RestartMaxDelaySec RestartMode RestartSteps RootEphemeral RootImagePolicy
+SetLoginEnvironment StartupMemoryHigh StartupMemoryLow StartupMemoryMax StartupMemorySwapMax StartupMemoryZSwapMax
+"""
+
+KNOWN = {
+    "Unit": frozenset((_UNIT + _UNIT_257).split()),
+    "Service": frozenset((_SERVICE + _SERVICE_257).split()),
+    "Install": frozenset(_INSTALL.split()),
+}
+"""Keys by section; those of systemd 252 and those that came until 257."""
+
+NEWER = frozenset((_UNIT_257 + _SERVICE_257).split())
+"""Keys that came after 252, by 257."""
+
+_LISTS = """
+AmbientCapabilities AllowedCPUs AllowedMemoryNodes BPFProgram BindPaths BindReadOnlyPaths CPUAffinity
+CacheDirectory CapabilityBoundingSet ConfigurationDirectory DeviceAllow DisableControllers Environment EnvironmentFile
+ExecCondition ExecPaths ExecReload ExecStart ExecStartPost ExecStartPre ExecStop ExecStopPost ExtensionDirectories
+ExtensionImages IODeviceLatencyTargetSec IODeviceWeight IOReadBandwidthMax IOReadIOPSMax IOWriteBandwidthMax
+IOWriteIOPSMax IPAddressAllow IPAddressDeny IPEgressFilterPath IPIngressFilterPath ImportCredential InaccessiblePaths
+LoadCredential LoadCredentialEncrypted LogFilterPatterns LogsDirectory MountImages NFTSet NoExecPaths OpenFile
+PassEnvironment ReadOnlyPaths ReadWritePaths RestrictAddressFamilies RestrictFileSystems RestrictNamespaces
+RestrictNetworkInterfaces RuntimeDirectory SecureBits SetCredential SetCredentialEncrypted SocketBindAllow
+SocketBindDeny StateDirectory SupplementaryGroups SystemCallArchitectures SystemCallFilter SystemCallLog
+TemporaryFileSystem UnsetEnvironment
+After Before BindsTo Conflicts Documentation OnFailure OnSuccess PartOf PropagatesReloadTo PropagatesStopTo
+ReloadPropagatedFrom Requires RequiresMountsFor Requisite StopPropagatedFrom Upholds Wants WantsMountsFor
+"""
+
+LISTS = frozenset(_LISTS.split())
+"""Keys whose values add up over lines and files until an empty assignment."""
+
+ALIASES = {
+    "ReadOnlyDirectories": "ReadOnlyPaths",
+    "ReadWriteDirectories": "ReadWritePaths",
+    "InaccessibleDirectories": "InaccessiblePaths",
+    "IODeviceLatencyTarget": "IODeviceLatencyTargetSec",
+}
+"""Old names that systemd still reads, and what they mean."""
