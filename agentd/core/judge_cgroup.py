@@ -170,8 +170,18 @@ def oom_policy(context: Context, item: Item) -> Outcome:
 
 
 def delegate(context: Context, item: Item) -> Outcome:
+    """The mark is made by the system manager alone. Below a user manager every cgroup belongs to the user as it is;
+    what a delegated one has is every controller, whether or not a limit asks for it."""
     del item
-    return _xattr(context, "delegate", "delegated")
+    if not context.user or not context.levels:
+        return _xattr(context, "delegate", "delegated")
+    words = context.levels[0].files.get("cgroup.controllers", "").split()
+    missing = sorted(set(context.host.delegated) - set(words))
+    if not words or not context.host.delegated:
+        return Outcome(None, "no controller in the cgroup", "there is none that could be delegated")
+    if missing:
+        return Outcome(False, f"without controller {' '.join(missing)}")
+    return Outcome(True, f"controllers {' '.join(words)}")
 
 
 def oomd_preference(context: Context, item: Item) -> Outcome:

@@ -168,9 +168,8 @@ def test_models_serve(sandboxed: Stack) -> None:
 def test_litellm_routes(sandboxed: Stack) -> None:
     """The real proxy, gated by its readiness drop-in, in front of the stand-in model."""
     assert LITELLM.exists(), "run tests/integration/install_litellm first"
-    program = sandboxed.home / ".local/bin/litellm"
-    program.unlink()
-    program.symlink_to(LITELLM)
+    # A program of its own, no link: the next installation writes the stand-in over it.
+    (sandboxed.home / ".local/bin/litellm").write_text(f'#!/bin/sh\nexec {LITELLM} "$@"\n')
     keys = f"LITELLM_MASTER_KEY={home.API_KEY}\nVLLM_API_KEY={home.API_KEY}\n"
     (sandboxed.config / "litellm.env").write_text(keys)
     systemctl("start", REDIS, QWEN)

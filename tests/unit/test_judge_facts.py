@@ -117,6 +117,7 @@ FILES: Mapping[str, Mapping[str, str]] = {
     "IOWeight=50": {"io.weight": "default 50"},
     "IOReadBandwidthMax=/ 10M": {"io.max": "8:0 rbps=10000000 wbps=max riops=max wiops=max"},
     "OOMPolicy=kill": {"memory.oom.group": "1"},
+    "Delegate=yes": {"cgroup.controllers": "cpu memory pids"},
 }
 XATTRS: Mapping[str, Mapping[str, str]] = {
     "Delegate=yes": {"user.delegate": "1"},

@@ -11,9 +11,10 @@ from pathlib import Path
 from agentd.findings import Finding, Verdict
 
 FILE = Path(__file__).resolve().parent.parent / "expected.json"
-EFFECTIVE, NOT_MEASURED = "yes", "-"
-"""Words of a cell. The others are "no", "unknown" (systemd does not know it) and "?" (could not be proven), for which
-"effective" is wrong, and the exit status with which the service does not start."""
+EFFECTIVE, UNSEEN, NOT_MEASURED = "yes", "yes?", "-"
+"""Words of a cell. UNSEEN: in effect, but neither a look from outside nor a canary shows it. The others are "no",
+"unknown" (systemd does not know it) and "?" (could not be proven), for which "effective" is wrong, and the exit status
+with which the service does not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Measured:
 
     @property
     def wrong_effective(self) -> bool:
-        return self.row.cell != EFFECTIVE and self.said == Verdict.EFFECTIVE.value
+        return self.row.cell not in (EFFECTIVE, UNSEEN) and self.said == Verdict.EFFECTIVE.value
 
     @property
     def problem(self) -> str:
@@ -77,8 +78,9 @@ class Measured:
             return f"it does not start: {self._start}"
         if not self.findings:
             return "nothing is said of it"
-        if cell == EFFECTIVE and self.said != Verdict.EFFECTIVE.value:
-            return f"{self.said}, the table has 'yes'"
+        right = {EFFECTIVE: {Verdict.EFFECTIVE}, UNSEEN: {Verdict.EFFECTIVE, Verdict.NOT_PROVABLE}}.get(cell)
+        if right is not None and self.said not in right:
+            return f"{self.said}, the table has {cell!r}"
         return ""
 
     @property
@@ -96,11 +98,12 @@ def rows(scope: str, systemd: int, selection: Sequence[str], *, uml: bool) -> It
             column = f"{scope}{systemd}{'+users' if users else ''}"
             assert column in cells, f"the table knows nothing of systemd {systemd}"
             lines = tuple(entry["lines"])
-            aspect = entry.get("aspect") or lines[-1].partition("=")[0]
+            aspect = str(entry.get("aspect") or lines[-1].partition("=")[0])
             if cells[column] == NOT_MEASURED:
                 continue
-            why = entry["why"] if column in special else ""
-            row = Row(number, lines, aspect, special.get(column, cells[column]), users, why)
+            why = str(entry["why"]) if column in special else ""
+            cell = str(special.get(column, cells[column]))
+            row = Row(number, lines, aspect, cell, users, why)
             if not selection or any(word.lower() in row.name.lower() for word in selection):
                 yield row
 

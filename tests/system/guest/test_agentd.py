@@ -48,7 +48,7 @@ def agentctl(*words: str, status: int = 0) -> Any:
 
 
 def test_a_kill_for_memory_is_told_within_a_second() -> None:
-    command = [AGENTCTL, "events", "--follow", "--json"]
+    command = [str(AGENTCTL), "events", "--follow", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
         try:
             systemctl("start", "hog.service")
