@@ -15,11 +15,12 @@ from agentd.core.schema import Settings
 from agentd.engine.changes import ChangeBook
 from agentd.engine.events import EventLog
 from agentd.errors import AgentdError, ConflictError
-from agentd.findings import Finding
+from agentd.findings import Finding, Severity
 from agentd.managers.hardening.install import Installer, InstallResult
 from agentd.managers.hardening.manager import HardeningManager
 from agentd.managers.hardening.planning import InstallPlan
 from agentd.managers.hardening.prove import Prover
+from agentd.managers.hardening.rollout import Result
 from agentd.managers.hardening.verify import Verifier
 from agentd.ports import Clock, Store
 from agentd.types import Change, ExitCode, Outcome, PhaseRecord
@@ -147,6 +148,7 @@ class HardeningActions:
         try:
             await parts.store.save_change(change)
             result = await work(progress)
+            notes = await self._prove_restarted(result, progress)
         except AgentdError as error:
             await self._end(current, Outcome.REFUSED, error.message, cause=error.hint or "", code=ExitCode.REFUSED)
         except asyncio.CancelledError:
@@ -157,10 +159,27 @@ class HardeningActions:
             await self._end(current, Outcome.DEGRADED, text, code=ExitCode.FAILED)
         else:
             outcome, code = _ending(result)
-            await self._end(current, outcome, _message(result), cause=_cause(result), code=code)
+            text = "; ".join([_message(result), *notes])
+            await self._end(current, outcome, text, cause=_cause(result), code=code)
         finally:
             parts.manager.unit_changed(None)
             parts.manager.file_changed("")
+
+    async def _prove_restarted(self, result: InstallResult, progress: Progress) -> list[str]:
+        """What runs under new directives is tried at once; a sentence for each unit where something is not in effect.
+        That it cannot be tried undoes nothing."""
+        notes = []
+        for unit in [outcome.unit for outcome in result.units if outcome.result is Result.RESTARTED]:
+            progress(unit, "trying what it refuses")
+            try:
+                findings = await self.prove(unit)
+            except AgentdError as error:
+                log.warning("hardening.unproved", extra={"data": {"unit": unit, "error": error.message}})
+                continue
+            bad = dict.fromkeys(f.aspect for f in findings if f.severity is Severity.ERROR)
+            if bad:
+                notes.append(f"not in effect for {unit}: {', '.join(bad)}")
+        return notes
 
     async def _end(
         self, change: Change, outcome: Outcome, message: str, *, cause: str = "", code: ExitCode = ExitCode.OK
