@@ -182,7 +182,6 @@ class Daemon:
             raise AgentdError("bus-down", f"cannot reach systemd: {self.control.problem}")
         settings = self.reloader.config.settings
         self._say("looking at the units")
-        await self.hardening.actions.start()
         await self.dropins.apply(settings)
         await self.units.apply(settings)
         await self.models.start(settings)
@@ -191,7 +190,7 @@ class Daemon:
         await self.api.start(unix=self._socket_path, sockets=self.sockets)
         await self._open_door(settings)
         works = (self.loop.run(), self.loop.heartbeat(), self.events.run(), self.telemetry.sample_lag())
-        tasks += [asyncio.ensure_future(work) for work in works]
+        tasks += [asyncio.ensure_future(work) for work in (*works, self.hardening.actions.start())]
         for task in tasks:
             task.add_done_callback(self._task_ended)
         self.events.emit("daemon.started", "agentd", f"agentd {__version__} is ready")

@@ -114,6 +114,7 @@ def status_body(ops: Operations) -> Json:
         "models": ops.models(),
         "services": ops.services(),
         "gpus": ops.gpus(),
+        "hardening": ops.hardening.reports(),
     }
 
 

@@ -11,6 +11,7 @@ from agentd.cli.services import service_rows
 from agentd.cli.terminal import Terminal, clean
 from agentd.client import Unreachable
 
+VOID = ("not-effective", "not-loaded", "needs-restart", "overridden", "drift")
 RESTING = ("idle", "active", "leased", "degraded", "wedged")
 
 
@@ -62,6 +63,11 @@ def _show(out: Terminal, status: dict[str, Any], wrong: list[str]) -> None:
     if status["services"]:
         out.line()
         out.table(("SERVICE", "ROLE", "HEALTH", "SINCE", "RESTARTS", "UNIT"), service_rows(status["services"], now))
+    void = [(u["unit"], sum(u["verdicts"].get(v, 0) for v in VOID)) for u in status.get("hardening", ())]
+    if any(count for _, count in void):
+        units = ", ".join(f"{count} of {clean(unit)}" for unit, count in void if count)
+        out.line()
+        out.line(f"directives not in effect: {units}; see: agentctl dropins verify")
     if wrong:
         out.line()
         for sentence in wrong:

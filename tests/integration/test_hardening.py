@@ -178,9 +178,9 @@ def test_an_installation_that_is_killed_is_all_old_or_all_new(hardened: Hardened
         hardened.stack.post("/v1/dropins/apply", unit="web")
         kill_and_wait(hardened.stack.pid("agentd.service"))
         until(lambda: hardened.stack.ctl("status").code == 0)
+        until(lambda: hardened.stack.open_changes() == [])
         names = {p.name for p in hardened.folder.iterdir()} if hardened.folder.exists() else set()
         assert names in (set(), {SECURITY, RESOURCES})
-    assert hardened.stack.open_changes() == []
 
 
 def test_verification_works_while_the_daemon_is_down(hardened: Hardened) -> None:

@@ -32,6 +32,7 @@ def test_status(server: Served, run: Run) -> None:
     assert result.out.startswith("agentd 0.1.0: ready, user scope, up ")
     assert "slot gpu0: qwen, active\n" in result.out
     assert "vllm-dolphin.service" in result.out
+    assert "directives not in effect: 1 of litellm.service; see: agentctl dropins verify\n" in result.out
     assert run("status", "--json").json["slots"][0]["resident"] == "qwen"
 
 

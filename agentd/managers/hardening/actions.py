@@ -56,12 +56,21 @@ class HardeningActions:
         self._running: tuple[str, asyncio.Task[None]] | None = None
 
     async def start(self) -> None:
-        """Finish or undo what a crash cut off, on the disk and in the journal. Raises AgentdError."""
-        await self._parts.installer.recover()
-        for change in await self._parts.store.open_changes():
-            if change.kind == KIND:
-                text = "the installation was cut off; the drop-ins are all as before, or all installed"
-                await self._end(change, Outcome.RECOVERED, text)
+        """Finish or undo what a crash cut off, on the disk and in the journal; it may have to start a service again and
+        wait for it, so nobody waits for this."""
+        parts = self._parts
+        try:
+            done = await parts.installer.recover()
+            cut_off = [change for change in await parts.store.open_changes() if change.kind == KIND]
+        except AgentdError as error:
+            log.warning("hardening.not-recovered", extra={"data": {"error": error.message}})
+            return
+        if done:
+            parts.events.emit("dropins.recovered", "agentd", done)
+        for change in cut_off:
+            if self._running is None or change.id != self._running[0]:
+                await self._end(change, Outcome.RECOVERED, done or "the installation was cut off before it began")
+        parts.manager.file_changed("")
 
     async def close(self) -> None:
         if self._running is not None:
