@@ -142,7 +142,7 @@ def test_the_stream_of_a_change_shows_every_phase_and_ends(live: Stack) -> None:
 
 def test_events_follow_and_go_on_where_they_were(live: Stack) -> None:
     before = live.last_event()
-    with live.follow() as first, live.follow() as second:
+    with live.follow(before) as first, live.follow(before) as second:
         assert live.switch("dolphin")[0] == 0
         assert live.switch("qwen")[0] == 0
         seen: list[list[int]] = []
