@@ -70,6 +70,8 @@ def switch_through_the_kill(stack: Stack, agentd: int) -> dict[str, Any] | None:
     done = stack.ctl("switch-model", "dolphin", "--json")
     if done.code == 1:
         assert "connection to agentd was lost" in done.err, done
+        # A start that comes before systemd has seen the death finds the unit active, and does nothing.
+        until(lambda: stack.pid("agentd.service") != agentd)
         stack.start_agentd()
     if fired(stack):
         until(lambda: stack.pid("agentd.service") not in (0, agentd))
