@@ -18,11 +18,10 @@ from agentd.core.hostcheck import host_findings
 from agentd.core.profile import desired, shortfalls
 from agentd.core.schema import Settings
 from agentd.errors import AgentdError
-from agentd.evidence import CanaryReport
 from agentd.findings import Finding
 from agentd.managers.hardening.look import Looker
 from agentd.managers.hardening.prove import Prover
-from agentd.managers.hardening.verify import Verifier
+from agentd.managers.hardening.verify import Proof, Verifier
 from agentd.types import Scope
 
 if TYPE_CHECKING:
@@ -68,6 +67,8 @@ async def _findings(settings: Settings, units: Sequence[str], *, prove: bool) ->
         expected = desired(settings, resources.profile_texts(), host)
         if not units:
             found += host_findings(host, expected)
+        for unit in units:
+            await rig.verifier.view(unit)  # Named by a user: it has to be there.
         for unit in units or [service.unit for service in settings.services.values()]:
             proof = await _prove(rig, unit) if prove else None
             found += (await rig.verifier.verify(unit, expected, proof=proof)).findings
@@ -75,7 +76,8 @@ async def _findings(settings: Settings, units: Sequence[str], *, prove: bool) ->
     return found
 
 
-async def _prove(rig: Rig, unit: str) -> CanaryReport:
+async def _prove(rig: Rig, unit: str) -> Proof:
     place = str(paths.runtime_dir(system=rig.scope is Scope.SYSTEM))
     prover = Prover(rig.control, rig.control, JournalctlReader(rig.scope), CanaryReports(place))
-    return await prover.prove(await rig.verifier.view(unit), await rig.verifier.host())
+    view = await rig.verifier.view(unit)
+    return Proof(view.state.invocation_id, await prover.prove(view, await rig.verifier.host()))

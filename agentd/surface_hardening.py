@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from agentd.core.names import unit_of
+from agentd.core.names import configured_unit, unit_of
 from agentd.core.schema import Settings
 from agentd.findings import Finding
 from agentd.managers.hardening.actions import HardeningActions
@@ -61,13 +61,13 @@ class HardeningSurface:
         return await self._actions.sets()
 
     async def adopt(self, unit: str) -> Sequence[str]:
-        done = await self._actions.adopt(unit_of(self._settings(), unit))
+        done = await self._actions.adopt(configured_unit(self._settings(), unit))
         if done:
             await self._reload()
         return done
 
     async def verify(self, unit: str) -> Sequence[Finding]:
-        units = self._units(unit)
+        units = [unit_of(self._settings(), unit)] if unit else []
         reports = await self._manager.verify_now(units)
         host = () if units else self._manager.host_findings()
         return [*host, *self._manager.of_units(reports)]
@@ -76,7 +76,7 @@ class HardeningSurface:
         return await self._actions.prove(unit_of(self._settings(), unit))
 
     def _units(self, name: str) -> list[str]:
-        return [unit_of(self._settings(), name)] if name else []
+        return [configured_unit(self._settings(), name)] if name else []
 
 
 def _summary(report: UnitReport) -> UnitSummary:

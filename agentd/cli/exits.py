@@ -22,6 +22,8 @@ KINDS = {
     "bad-request": USAGE,
     "model-not-found": USAGE,
     "service-not-found": USAGE,
+    "unit-not-found": USAGE,
+    "unit-invalid": USAGE,
     "slot-not-found": USAGE,
     "change-not-found": USAGE,
     "conflict": BUSY,

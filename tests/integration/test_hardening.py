@@ -190,3 +190,14 @@ def test_verification_works_while_the_daemon_is_down(hardened: Hardened) -> None
     assert {f["aspect"]: f["verdict"] for f in done.json}["ProtectSystem"] == "effective"
     proved = hardened.stack.ctl("dropins", "prove", "web", "--json")
     assert {f["aspect"]: f["verdict"] for f in proved.json}["RestrictNamespaces"] == "effective"
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["daemon", "no-daemon"])
+def test_a_unit_that_does_not_exist_is_named(hardened: Hardened, down: bool) -> None:
+    words = ("verify", "prove") if down else ("verify", "prove", "plan", "apply", "adopt", "show")
+    if down:
+        hardened.stack.stop_agentd()
+    for word in words:
+        done = hardened.stack.ctl("dropins", word, "no-such.service")
+        assert done.code == 2, (word, done)
+        assert "no-such.service" in done.err, (word, done)

@@ -21,7 +21,7 @@ from agentd.managers.hardening.manager import HardeningManager
 from agentd.managers.hardening.planning import InstallPlan
 from agentd.managers.hardening.prove import Prover
 from agentd.managers.hardening.rollout import Result
-from agentd.managers.hardening.verify import Verifier
+from agentd.managers.hardening.verify import Proof, Verifier
 from agentd.ports import Clock, Store
 from agentd.types import Change, ExitCode, Outcome, PhaseRecord
 from agentd.wire import DropinSet
@@ -125,9 +125,9 @@ class HardeningActions:
         """Run the canary and look at the unit with what it brought back. Raises AgentdError."""
         verifier = self._parts.verifier
         view = await verifier.view(unit)
-        report = await self._parts.prover.prove(view, await verifier.host())
-        self._parts.manager.proved(unit, view.state.invocation_id, report)
-        return (await verifier.verify(unit, self._parts.manager.desired, proof=report)).findings
+        proof = Proof(view.state.invocation_id, await self._parts.prover.prove(view, await verifier.host()))
+        self._parts.manager.proved(unit, proof)
+        return (await verifier.verify(unit, self._parts.manager.desired, proof=proof)).findings
 
     # -- inside -----------------------------------------------------------------------------------------------
 

@@ -19,11 +19,12 @@ from agentd.core.schema import Settings
 from agentd.engine.events import EventLog
 from agentd.engine.world import World
 from agentd.errors import AgentdError
-from agentd.evidence import CanaryReport, HostEvidence
+from agentd.evidence import HostEvidence
 from agentd.findings import Finding, Severity, Verdict
-from agentd.managers.hardening.verify import UnitReport, Verifier
+from agentd.managers.hardening.verify import Proof, UnitReport, Verifier
 from agentd.ports import Clock
 from agentd.ports_hardening import FileWatch
+from agentd.types import ServiceStatus
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class HardeningManager:
         self._settings = Settings()
         self._desired: tuple[DropIn, ...] = ()
         self._reports: dict[str, UnitReport] = {}
-        self._proofs: dict[str, tuple[str, CanaryReport]] = {}
+        self._proofs: dict[str, Proof] = {}
         self._host: tuple[Finding, ...] = ()
         self._shortfalls: tuple[Finding, ...] = ()
         self._evidence: HostEvidence | None = None
@@ -143,13 +144,16 @@ class HardeningManager:
         self._kick()
 
     async def verify_now(self, units: Sequence[str] = ()) -> Sequence[UnitReport]:
-        """Verify at once, whatever is known; all supervised units when none is named. Raises AgentdError."""
+        """Verify at once, whatever is known; all supervised units when none is named. Raises AgentdError, also for a
+        unit that is neither configured nor known to systemd."""
         await self._refresh_host()
+        for unit in set(units) - self._units():
+            await self._verifier.view(unit)
         return [await self._verify(unit) for unit in units or sorted(self._units())]
 
-    def proved(self, unit: str, invocation: str, report: CanaryReport) -> None:
-        """A canary's report counts until the unit is started anew."""
-        self._proofs[unit] = (invocation, report)
+    def proved(self, unit: str, proof: Proof) -> None:
+        """It counts until the unit is started anew."""
+        self._proofs[unit] = proof
         self._stale.add(unit)
         self._kick()
 
@@ -211,7 +215,7 @@ class HardeningManager:
         self._stale.discard(unit)
         status = next((s for s in self._world.services if s.unit == unit), None)
         try:
-            report = await self._verifier.verify(unit, self._desired, proof=await self._proof(unit))
+            report = await self._verifier.verify(unit, self._desired, proof=self._proofs.get(unit))
         except AgentdError:
             self._stale.add(unit)
             raise
@@ -230,15 +234,6 @@ class HardeningManager:
         if unit in self._reports:
             self._reports[unit] = replace(self._reports[unit], systemd_score=score)
 
-    async def _proof(self, unit: str) -> CanaryReport | None:
-        invocation, report = self._proofs.get(unit, ("", None))
-        if report is None:
-            return None
-        if (await self._verifier.view(unit)).state.invocation_id != invocation:
-            del self._proofs[unit]
-            return None
-        return report
-
     def _tell(self, before: UnitReport | None, now: UnitReport) -> None:
         """One event for what was in effect before and is no more, one for what is again."""
         if before is None:
@@ -255,9 +250,9 @@ class HardeningManager:
             self._events.emit("hardening.effective", now.unit, f"{now.unit}: in effect: {names}", directives=names)
 
 
-def _signature(status: object) -> tuple[object, ...]:
+def _signature(status: ServiceStatus | None) -> tuple[object, ...]:
     """What changes when a unit's processes do."""
-    return (getattr(status, "main_pid", 0), getattr(status, "active_state", None), getattr(status, "restarts", 0))
+    return () if status is None else (status.main_pid, status.active_state, status.restarts)
 
 
 def _concerns(path: str, unit: str) -> bool:

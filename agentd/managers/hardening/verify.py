@@ -10,6 +10,7 @@ from agentd.core.dropin import DropIn
 from agentd.core.exposure import exposure
 from agentd.core.judge import judge, paths_to_read
 from agentd.core.proof import combine
+from agentd.errors import AgentdError
 from agentd.evidence import CanaryReport, HostEvidence, UnitEvidence, UnitView
 from agentd.findings import Finding, Verdict
 from agentd.managers.hardening.look import Looker
@@ -40,8 +41,16 @@ class UnitReport:
         return sum(finding.verdict is verdict for finding in self.findings)
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a canary brought back, and for which run of the unit: it says nothing about another one."""
+
+    invocation: str
+    report: CanaryReport
+
+
 class Verifier:
-    """Stateless but for the looker's cache of the host; `proofs` are kept by the caller."""
+    """Stateless but for the looker's cache of the host; proofs are kept by the caller."""
 
     def __init__(self, looker: Looker, scope: Scope, *, unit_dir: str) -> None:
         self._looker = looker
@@ -55,20 +64,23 @@ class Verifier:
         return await self._looker.host(self._scope)
 
     async def view(self, unit: str) -> UnitView:
-        return await self._looker.view(unit, await self.host())
+        """Raises AgentdError("unit-not-found"), and when systemd cannot be asked."""
+        view = await self._looker.view(unit, await self.host())
+        if not view.state.exists:
+            raise AgentdError("unit-not-found", f"there is no unit {unit}", hint=f"see: systemctl cat {unit}")
+        return view
 
-    async def verify(
-        self, unit: str, expected: Sequence[DropIn] = (), *, proof: CanaryReport | None = None
-    ) -> UnitReport:
+    async def verify(self, unit: str, expected: Sequence[DropIn] = (), *, proof: Proof | None = None) -> UnitReport:
         """`expected`: our declared drop-ins of any unit; others are passed over. Raises AgentdError when systemd
-        cannot be asked; what cannot be read of the processes is a finding."""
+        cannot be asked; what cannot be read of the processes is a finding, and so is a unit that is missing."""
         host = await self.host()
         view = await self._looker.view(unit, host)
         ours = [d for d in expected if d.unit == unit]
         evidence = await self._executed(view, paths_to_read(view, host, ours, self._unit_dir))
         findings = judge(view, evidence, host, ours, self._unit_dir)
-        if proof is not None:
-            findings = combine(findings, proof, view, host)
+        counts = proof is not None and proof.invocation == view.state.invocation_id
+        if proof is not None and counts:
+            findings = combine(findings, proof.report, view, host)
         return UnitReport(
             unit,
             findings,
@@ -76,7 +88,7 @@ class Verifier:
             cpu_seconds=evidence.cpu_seconds if evidence is not None else 0.0,
             invocation=view.state.invocation_id,
             running=evidence is not None,
-            proven=proof is not None,
+            proven=counts,
             score=exposure(findings),
         )
 
