@@ -85,16 +85,18 @@ def bus_pid() -> int:
 
 
 def _the_one(wanted: Callable[[list[str]], bool]) -> int:
-    found = []
+    parents: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             argv = (folder / "cmdline").read_text().split("\0")[:-1]
-        except OSError:
+            if argv and wanted(argv):
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
             continue
-        if argv and wanted(argv):
-            found.append(int(folder.name))
+    # A child looks like its parent until it has called exec.
+    found = [pid for pid, parent in parents.items() if parent not in parents]
     assert len(found) == 1, f"expected one process, found {found}"
     return found[0]
 

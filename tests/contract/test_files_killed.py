@@ -38,14 +38,17 @@ CHANGE: Mapping[str, str | None] = {
 NEW = {name: text for name, text in {**OLD, **CHANGE}.items() if text is not None}
 WORKER = """
 import asyncio, json, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from agentd.adapters.files import LocalFiles
 from agentd.errors import AgentdError
 root, journal, change = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 files = LocalFiles([root], journal=journal)
-work = files.apply({str(root / name): text for name, text in change.items()}) if change else files.recover()
+async def work():
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    await (files.apply({str(root / name): text for name, text in change.items()}) if change else files.recover())
 try:
-    asyncio.run(work)
+    asyncio.run(work())
 except AgentdError as error:
     sys.exit(f"{error.kind}: {error.message}")
 """
@@ -81,7 +84,9 @@ class Place:
         return sorted(path.name for path in found if not path.name.endswith(".lock"))
 
     def calls(self, change: Mapping[str, str | None] | None = CHANGE) -> list[tuple[str, str]]:
-        """Every (injection, line of the trace) of an undisturbed run: strace counts each kind of call by itself."""
+        """Every (injection, line of the trace) of an undisturbed run.
+
+        strace counts each kind of call by itself, and for each thread by itself: WORKER therefore has only one."""
         assert self.work("", change) == (0, "")
         counts: Counter[str] = Counter()
         found = []
