@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -102,10 +101,10 @@ class Place:
         done = subprocess.run(
             [
                 *(*trace, *(("-e", inject) if inject else ())),
-                *(sys.executable, "-I", "-c", WORKER, str(self.root), str(self.state / "intent.json")),
+                *(sys.executable, "-I", "-B", "-c", WORKER, str(self.root), str(self.state / "intent.json")),
                 json.dumps(change),
             ],
-            capture_output=True, text=True, timeout=50, check=False, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True, text=True, timeout=50, check=False,
         )  # fmt: skip
         return done.returncode, done.stderr.strip()
 
@@ -132,7 +131,7 @@ async def test_killed_at_every_call(tmp_path: Path) -> None:
     for how, line in Place(tmp_path / "clean").calls():
         place = Place(tmp_path / str(len(seen)))
         status, said = place.work(how.format("signal=KILL"))
-        assert killed(status), said
+        assert killed(status), f"{how}: {line}: {said}\n{(place.root.parent / 'trace').read_text()}"
         await place.files.recover()
         assert place.found() in (dict(OLD), NEW), f"a mix after the kill at {line}"
         assert place.leftovers() == [], f"after the kill at {line}"
