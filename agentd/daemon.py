@@ -23,7 +23,6 @@ from agentd.adapters.store import SqliteStore
 from agentd.adapters.systemd import SystemdControl
 from agentd.api.operations import BusStatus, DaemonStatus
 from agentd.api.server import ApiServer
-from agentd.core.schema import Settings
 from agentd.core.settings import LoadedConfig
 from agentd.core.status_line import status_line
 from agentd.door import Door
@@ -39,7 +38,8 @@ from agentd.managers.models.context import Ports
 from agentd.managers.models.manager import ModelsManager
 from agentd.managers.units.manager import UnitsManager
 from agentd.managers.units.watch import UnitPorts
-from agentd.reload import IN_PART, Reloader
+from agentd.redis_parts import RedisParts
+from agentd.reload import IN_PART, Reloader, tell
 from agentd.surface import FRESH_SECONDS, Parts, Surface
 from agentd.telemetry import Telemetry
 from agentd.types import Change, Scope
@@ -75,9 +75,8 @@ class Daemon:
         clock, kernel, prober = SystemClock(), LinuxKernel(), NetworkProber()
         self.control = SystemdControl(self._scope, call_timeout=settings.daemon.bus_timeout)
         self.store = SqliteStore(paths.journal_file(system=system), event_history=settings.daemon.event_history)
-        state_dir = paths.state_dir(system=system)
         roots = [unit_dir, paths.config_dir(system=system)]
-        files = LocalFiles(roots, journal=state_dir / "files.json")
+        files = LocalFiles(roots, journal=paths.state_dir(system=system) / "files.json")
         self.prober, self.gpus = prober, GpuReader("auto")
         journal = JournalctlReader(self._scope)
         self.events = EventLog(self.store, clock)
@@ -86,6 +85,7 @@ class Daemon:
         self.world = World(clock)
         ports = Ports(self.control, kernel, self.gpus, prober, journal, files, clock)
         self.models = ModelsManager(ports, self.store, self.events, self.changes, self.world)
+        self.redis = RedisParts(self._scope, kernel, clock, self.store, self.changes, self.events, self.world)
         self.units = UnitsManager(
             UnitPorts(self.control, kernel, prober, journal, clock),
             self.events,
@@ -93,18 +93,25 @@ class Daemon:
             on_wake=lambda: self.loop.wake(),
             revive=self.models.revive,
             restart_model=self.models.restart,
+            check_free=self.redis.surface.check_free,
         )
         self.dropins = DropinsManager(
             self.control, files, self.events, unit_dir=str(unit_dir), agentctl=str(paths.agentctl())
         )
-        settings_now = lambda: self.reloader.config.settings  # noqa: E731
         history = History(self.store, self.events, self.changes, self.world)
         self.hardening = HardeningParts(
-            ports, self.control, history, self._scope, settings_now, self.reloader.reload, self.models
+            ports,
+            self.control,
+            history,
+            self._scope,
+            self.reloader.settings,
+            self.reloader.reload,
+            self.models,
+            self.redis.surface.check_free,
         )
         self.gpu_memory = GpusManager(self.gpus, kernel, self.world, clock)
         self.loop = ReconcileLoop(
-            (self.dropins, self.units, self.models, self.gpu_memory, self.hardening.manager),
+            (self.dropins, self.units, self.models, self.gpu_memory, self.hardening.manager, self.redis.manager),
             self.notifier,
             period=settings.daemon.resync,
         )
@@ -119,6 +126,7 @@ class Daemon:
             ready=lambda: all(check.ok for check in self.surface.ready()),
             config=self.reloader.status,
             bus=self._bus_status,
+            stores=self.redis.manager.statuses,
         )
         self.changes.on_end += [self.telemetry.record, self._change_ended]
         parts = Parts(
@@ -132,6 +140,7 @@ class Daemon:
             self.dropins,
             self.hardening.surface,
             self.hardening.manager.problems,
+            self.redis.surface,
         )
         self.surface = Surface(
             parts,
@@ -143,7 +152,7 @@ class Daemon:
             exposition=self.telemetry.exposition,
         )
         self.api = ApiServer(self.surface)
-        self.door = Door(self.api, self.sockets, settings_now)
+        self.door = Door(self.api, self.sockets, self.reloader.settings)
         self.loop.add(self.door)
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -180,15 +189,18 @@ class Daemon:
         await self.control.start_up(BUS_PATIENCE)
         if not self.control.connected:
             raise AgentdError("bus-down", f"cannot reach systemd: {self.control.problem}")
-        settings = self.reloader.config.settings
+        settings = self.reloader.settings()
         self._say("looking at the units")
         await self.dropins.apply(settings)
         await self.units.apply(settings)
         await self.models.start(settings)
         await self.hardening.manager.apply(settings)
+        await self.redis.start(settings)
         await self.loop.once()
         await self.api.start(unix=self._socket_path, sockets=self.sockets)
-        await self._open_door(settings)
+        shut = await self.door.start()
+        if shut:
+            self.loop.failed(self.door.name, shut)
         works = (self.loop.run(), self.loop.heartbeat(), self.events.run(), self.telemetry.sample_lag())
         tasks += [asyncio.ensure_future(work) for work in (*works, self.hardening.actions.start())]
         for task in tasks:
@@ -196,14 +208,6 @@ class Daemon:
         self.events.emit("daemon.started", "agentd", f"agentd {__version__} is ready")
         self.notifier.ready()
         self._tell_status()
-
-    async def _open_door(self, settings: Settings) -> None:
-        """Somebody else on our TCP port costs the scrape, not the models."""
-        self.door.ready = True
-        try:
-            await self.door.open(settings)
-        except AgentdError as error:
-            self.loop.failed(self.door.name, error.message)
 
     async def _open_journal(self) -> None:
         await self.store.open()
@@ -221,16 +225,13 @@ class Daemon:
         self.reloader.close()
         for task in tasks:
             task.cancel()
-        await self.hardening.close()
-        await self.models.close()
-        await self.units.close()
+        for manager in (self.redis, self.hardening, self.models, self.units):
+            await manager.close()
         if self._open:
             self.events.emit("daemon.stopped", "agentd", "agentd stops")
             await self.events.flush()
-        await self.control.close()
-        await self.prober.close()
-        await self.gpus.close()
-        await self.store.close()
+        for adapter in (self.control, self.prober, self.gpus, self.store):
+            await adapter.close()
         self.notifier.close()
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
@@ -274,17 +275,12 @@ class Daemon:
         self.reloader.accept(config)
         logs.set_level(self._log_level or settings.daemon.log_level)
         self.loop.period = settings.daemon.resync
-        failed = []
-        for manager in (self.dropins, self.models, self.units, self.hardening.manager):
-            try:
-                await manager.apply(settings)
-            except AgentdError as error:
-                # What only lacks systemd is made up for by the passes, which tell of it until then.
-                if not error.kind.startswith("bus-"):
-                    failed.append(f"{manager.name}: {error.message}")
+        failed = await tell(
+            (self.dropins, self.models, self.units, self.hardening.manager, self.redis.manager), settings
+        )
         await self.loop.fresh(FRESH_SECONDS)  # Who asks next shall see what is new.
         if failed:
-            raise AgentdError(IN_PART, f"the configuration is applied in part: {'; '.join(failed)}")
+            raise AgentdError(IN_PART, f"the configuration is applied in part: {failed}")
 
     def _reload_ended(self) -> None:
         self._tell_status()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from agentd.api.server import ApiServer
 from agentd.core.schema import Settings
+from agentd.errors import AgentdError
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +23,21 @@ class Door:
         self._sockets = sockets
         self._settings = settings
         self._warned = ""
-        self.ready = False
+        self._ready = False
         """The API has started: until then there is nothing to open a door to."""
 
+    async def start(self) -> str:
+        """The API has started. Why the door stays shut, "" when it is open: somebody else on our port costs the
+        scrape, not the models."""
+        self._ready = True
+        try:
+            await self.ensure()
+        except AgentdError as error:
+            return error.message
+        return ""
+
     async def ensure(self) -> None:
-        if self.ready:
+        if self._ready:
             await self.open(self._settings())
 
     async def open(self, settings: Settings) -> None:

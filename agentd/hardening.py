@@ -60,8 +60,11 @@ class HardeningParts:
         settings: Callable[[], Settings],
         reload: Callable[[], Awaitable[object]],
         models: ModelsManager,
+        check_free: Callable[[str], None],
     ) -> None:
-        """`reload` reads the configuration anew."""
+        """`reload` reads the configuration anew. `check_free` raises AgentdError for a unit that must not be stopped
+        now."""
+        self._check_free = check_free
         self._control = control
         self._history = history
         self._settings = settings
@@ -124,6 +127,7 @@ class HardeningParts:
             if service.unit == unit and service.model is not None:
                 await self._restart_model(name, service.model)
                 return
+        self._check_free(unit)
         await _finished(await self._control.restart(unit), unit, START_SECONDS)
 
     async def _restart_model(self, name: str, model: Model) -> None:

@@ -76,6 +76,13 @@ def findings(unit: str, directory: str | None = None, *, prove: bool = False) ->
     return [plain(finding) for finding in found]
 
 
+def stores(name: str, directory: str | None = None) -> list[dict[str, Any]]:
+    """The status of a store, or of all, as JSON values. Raises AgentdError, ConfigError."""
+    from agentd import offline_stores
+
+    return [plain(status) for status in offline_stores.statuses(config(directory).settings, name)]
+
+
 def service(name: str, directory: str | None = None) -> OfflineService:
     """Raises AgentdError("service-not-found"), ConfigError."""
     settings = config(directory).settings

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
 from agentd.api.operations import ConfigStatus
+from agentd.core.schema import Settings
 from agentd.core.settings import LoadedConfig
 from agentd.engine.events import EventLog
 from agentd.errors import AgentdError, ConfigError
@@ -18,6 +20,30 @@ log = logging.getLogger(__name__)
 AT_START = ("bus_timeout", "event_history", "log_format")
 """Settings of the daemon that a reload cannot apply."""
 IN_PART = "reload-incomplete"
+
+
+class Configured(Protocol):
+    """A manager that takes a new configuration while it runs."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def apply(self, settings: Settings) -> None:
+        """Raises AgentdError."""
+        ...
+
+
+async def tell(managers: Iterable[Configured], settings: Settings) -> str:
+    """Every manager, also after one of them failed. What failed, in one line; "" when nothing did."""
+    failed = []
+    for manager in managers:
+        try:
+            await manager.apply(settings)
+        except AgentdError as error:
+            # What only lacks systemd is made up for by the passes, which tell of it until then.
+            if not error.kind.startswith("bus-"):
+                failed.append(f"{manager.name}: {error.message}")
+    return "; ".join(failed)
 
 
 class Reloader:
@@ -43,6 +69,10 @@ class Reloader:
         self._notifier = notifier
         self._events = events
         self._hangups: set[asyncio.Task[None]] = set()
+
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self.config.settings
 
     def status(self) -> ConfigStatus:
         return ConfigStatus(not self.problems, self._loaded, self._attempted, self.config.files, self.problems)

@@ -20,6 +20,7 @@ from agentd.managers.dropins import DropinsManager
 from agentd.managers.models.manager import ModelsManager
 from agentd.ports import Store, UnitControl
 from agentd.surface_hardening import HardeningSurface
+from agentd.surface_redis import RedisSurface
 from agentd.types import Change, Event, GpuSnapshot, Health, JobResult, ServiceStatus, SlotStatus
 from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
 
@@ -43,6 +44,7 @@ class Parts:
     hardening: HardeningSurface
     hardening_problems: Callable[[], Sequence[str]]
     """What keeps agentd from being ready, where the policy says so."""
+    redis: RedisSurface
 
 
 class Surface:
@@ -61,6 +63,7 @@ class Surface:
     ) -> None:
         self._parts = parts
         self.hardening = parts.hardening
+        self.redis = parts.redis
         self.daemon = daemon
         self.config_status = config_status
         self.bus_status = bus_status
@@ -80,12 +83,14 @@ class Surface:
         config, bus, loop = self.config_status(), self.bus_status(), self._parts.loop
         errors = "; ".join(f"{name}: {text}" for name, text in loop.errors.items())
         unhardened = "; ".join(self._parts.hardening_problems())
+        endangered = "; ".join(self.redis.problems())
         return (
             Check("config", config.valid, "" if config.valid else "; ".join(config.problems)),
             Check("bus", bus.connected, bus.error),
             Check("first-pass", loop.first_pass.is_set(), "" if loop.first_pass.is_set() else "not done yet"),
             Check("managers", not errors, errors),
             Check("hardening", not unhardened, unhardened),
+            Check("stores", not endangered, endangered),
         )
 
     def ages(self) -> Mapping[str, float]:
@@ -123,7 +128,7 @@ class Surface:
         return found
 
     def findings(self) -> Sequence[Finding]:
-        return (*self._parts.dropins.findings(), *self.hardening.findings())
+        return (*self._parts.dropins.findings(), *self.hardening.findings(), *self.redis.findings())
 
     def config(self) -> Mapping[str, object]:
         return config_json(self._loaded())
@@ -193,6 +198,8 @@ class Surface:
 
     async def _unit_action(self, unit: str, verb: ServiceVerb) -> None:
         control = self._parts.control
+        if verb != "start":
+            self.redis.check_free(unit)
         if verb == "start":
             job = await control.start(unit)
         elif verb == "stop":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from agentd import __version__
 from agentd.api.operations import BusStatus, ConfigStatus
@@ -14,6 +15,7 @@ from agentd.managers.hardening.verify import UnitReport
 from agentd.metrics.recorder import ChangeRecorder, lag_histogram
 from agentd.metrics.view import HardeningView, MetricsView
 from agentd.ports import Kernel
+from agentd.stores import StoreStatus
 from agentd.types import Change
 
 LAG_PERIOD = 5.0
@@ -34,6 +36,7 @@ class Telemetry:
         ready: Callable[[], bool],
         config: Callable[[], ConfigStatus],
         bus: Callable[[], BusStatus],
+        stores: Callable[[], Sequence[StoreStatus]],
     ) -> None:
         self._world = world
         self._changes = changes
@@ -43,6 +46,7 @@ class Telemetry:
         self._ready = ready
         self._config = config
         self._bus = bus
+        self._stores = stores
         self._recorder = ChangeRecorder()
         self._lag = lag_histogram()
         self._render: Callable[[str], tuple[str, bytes]] | None = None
@@ -78,6 +82,8 @@ class Telemetry:
             gpu_owners=self._world.gpu_owners,
             hardening=tuple(_unit(report) for report in self._hardening.reports()),
             host_findings=self._hardening.host_findings(),
+            stores=tuple(self._stores()),
+            now=time.time(),
             running=tuple(c for c in self._changes.recent(20) if c.finished is None),
             totals=self._recorder.totals(),
             config_valid=config.valid,

@@ -74,6 +74,38 @@ class UnitRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """POST /v1/redis/enforce, /v1/redis/verify and /v1/redis/drill. `store`: a name; "" for all where that only looks
+    (verify, a dry run), else for the only one."""
+
+    store: str = ""
+    dry_run: bool = False
+    """enforce only: what would be done, and nothing is."""
+    accept_loss: bool = False
+    """enforce only: the data set that is there now is the right one, although it was found empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRequest:
+    """POST /v1/redis/backup. `store`: a name; "" for the only one. `to`: an absolute directory, or "" as configured."""
+
+    store: str = ""
+    to: str = ""
+    keep: int | None = None
+    """So many backups stay; None for the configured number."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnforcePlan:
+    """What an enforcement would do with one store; with `refusals` it would not begin."""
+
+    store: str
+    steps: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class UnitSummary:
     """One verified unit in a line; `score` from 0 (everything effective) to 10 (nothing)."""
 
@@ -153,10 +185,15 @@ EXIT_CODES: Mapping[Outcome, ExitCode] = {
 }
 
 
+def shown(value: Any) -> list[str]:
+    """The fields of a dataclass that go over the wire: what its repr leaves out, being raw or secret, stays here."""
+    return [f.name for f in dataclasses.fields(value) if f.repr]
+
+
 def plain(value: Any) -> Any:
     """A dataclass tree as plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {name: plain(getattr(value, name)) for name in shown(value)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

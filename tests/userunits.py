@@ -36,6 +36,15 @@ class UserUnits:
         self._files.append(path)
         return unit
 
+    def put(self, path: str, text: str) -> Path:
+        """Any file below the unit directory, such as a drop-in; its folder is made, and goes with it."""
+        file = self.folder / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        if file not in self._files:
+            self._files.append(file)
+        return file
+
     def service(self, name: str, *lines: str) -> str:
         return self.write(f"{name}.service", "[Service]\n" + "\n".join(lines) + "\n")
 
@@ -57,6 +66,9 @@ class UserUnits:
         systemctl("reset-failed", f"{self.prefix}-*", check=False)
         for path in self._files:
             path.unlink(missing_ok=True)
+        for folder in {path.parent for path in self._files} - {self.folder}:
+            with contextlib.suppress(OSError):  # Somebody else has a file there.
+                folder.rmdir()
         systemctl("daemon-reload")
 
 

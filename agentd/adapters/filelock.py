@@ -19,8 +19,10 @@ PATIENCE = 10.0
 class FileLock:
     """flock on a file of its own: it ends with the process, however that ends."""
 
-    def __init__(self, path: Path, *, patience: float = PATIENCE) -> None:
+    def __init__(self, path: Path, *, patience: float = PATIENCE, purpose: str = "change drop-ins") -> None:
+        """`purpose`: what cannot be done while another process holds it, for the error."""
         self._path = path
+        self._purpose = purpose
         self._patience = patience
 
     @contextlib.contextmanager
@@ -46,7 +48,7 @@ class FileLock:
             if time.monotonic() > deadline:
                 raise AgentdError(
                     "file-busy",
-                    f"cannot change drop-ins: another process of agentd is at it and holds {self._path}",
+                    f"cannot {self._purpose}: another process of agentd is at it and holds {self._path}",
                     hint="try again when it has finished",
                 )
             yield 0.02

@@ -15,9 +15,12 @@ T = TypeVar("T")
 INTERNAL = frozenset({"origin"})
 """Fields that only agentd itself sets."""
 CHOICES = {"on_busy": ("abort", "refuse")}
+LEAST = {"keep": 1}
+"""The least value of a count; others begin at 0."""
+MOST = 1_000_000
 MAX_SECONDS = 10 * 365 * 86400.0
 
-_NAMES = {str: "a string", bool: "true or false", float: "a number", type(None): "null"}
+_NAMES = {str: "a string", bool: "true or false", float: "a number", int: "a whole number", type(None): "null"}
 
 
 def decode(cls: type[T], body: bytes) -> T:
@@ -78,9 +81,11 @@ def _alternatives(hint: Any) -> tuple[type, ...]:
 
 
 def _check(name: str, value: Any, allowed: tuple[type, ...]) -> str:
-    kind = float if isinstance(value, int) and not isinstance(value, bool) else type(value)
+    kind = float if type(value) is int and int not in allowed else type(value)
     if kind not in allowed:
         return f'"{name}" must be ' + " or ".join(_NAMES[a] for a in allowed)
+    if kind is int and not LEAST.get(name, 0) <= value <= MOST:
+        return f'"{name}" must be a whole number from {LEAST.get(name, 0)} to {MOST}'
     if kind is float and not (math.isfinite(value) and 0 <= value <= MAX_SECONDS):
         return f'"{name}" must be a number of seconds from 0 to {MAX_SECONDS:.0f}'
     if name in CHOICES and value is not None and value not in CHOICES[name]:

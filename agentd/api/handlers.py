@@ -115,6 +115,7 @@ def status_body(ops: Operations) -> Json:
         "services": ops.services(),
         "gpus": ops.gpus(),
         "hardening": ops.hardening.reports(),
+        "stores": ops.redis.stores(),
     }
 
 

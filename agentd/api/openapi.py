@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from agentd.api.access import Access
 from agentd.api.decode import CHOICES, INTERNAL
 from agentd.api.routes import Answer, Route
+from agentd.wire import shown
 
 Schema = dict[str, Any]
 _PRIMITIVES: Mapping[object, str] = {str: "string", bool: "boolean", int: "integer", float: "number", NoneType: "null"}
@@ -100,7 +101,8 @@ def _object(cls: Any, schemas: dict[str, Schema]) -> Schema:
     if name not in schemas:
         request = name.endswith("Request")
         schemas[name] = {}  # set before the fields: a type may hold itself
-        fields = [f for f in dataclasses.fields(cls) if not (request and f.name in INTERNAL)]
+        names = shown(cls)
+        fields = [f for f in dataclasses.fields(cls) if f.name in names and not (request and f.name in INTERNAL)]
         hints = get_type_hints(cls)
         properties = {f.name: _schema(hints[f.name], schemas) for f in fields}
         for field in set(properties) & set(CHOICES):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from agentd.api.operations_hardening import HardeningOperations
+from agentd.api.operations_redis import RedisOperations
 from agentd.findings import Finding
 from agentd.types import Change, Event, GpuSnapshot, Health, Scope, ServiceStatus, SlotStatus
 from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
@@ -76,6 +77,8 @@ class ModelStatus:
 class Operations(Protocol):
     @property
     def hardening(self) -> HardeningOperations: ...
+    @property
+    def redis(self) -> RedisOperations: ...
 
     def daemon(self) -> DaemonStatus: ...
     def live(self) -> Sequence[Check]:

@@ -3,6 +3,7 @@ const PERIOD = 2000;
 const TONE = {
   ready: "good", active: "good", done: "good", already: "good", recovered: "good",
   starting: "busy", stopping: "busy", running: "busy", leased: "warn", unready: "warn", "rolled-back": "warn",
+  durable: "good", "runtime-only": "warn", "at-risk": "bad", "data-loss": "bad", unreachable: "bad",
   degraded: "bad", failed: "bad", wedged: "bad", missing: "bad",
 };
 const RESTING = ["idle", "active", "leased", "degraded", "wedged"];
@@ -30,6 +31,7 @@ function span(seconds) {
 }
 const ago = (time, now) => (!time ? "" : now - time < 10 ? "just now" : span(now - time) + " ago");
 const gib = (bytes) => (bytes / 2 ** 30).toFixed(1) + " GiB";
+const size = (bytes) => (bytes < 2 ** 20 ? Math.ceil(bytes / 1024) + " KiB" : bytes < 2 ** 30 ? (bytes / 2 ** 20).toFixed(1) + " MiB" : gib(bytes));
 
 function slotCard(slot, now) {
   const resting = RESTING.includes(slot.state);
@@ -48,6 +50,16 @@ function serviceRow(service, now) {
   const name = el("td", {}, service.name, service.cause ? el("small", {}, service.cause) : "");
   const word = service.crash_loop ? pill("crash loop", "bad") : pill(service.health);
   return row(name, service.role, word, ago(service.since, now), String(service.restarts), service.unit);
+}
+
+function storeRow(store, now) {
+  const state = store.state;
+  const name = el("td", {}, store.name, store.durability === "durable" ? "" : el("small", {}, store.summary || store.problem));
+  const backup = store.record && store.record.backup_at ? ago(store.record.backup_at, now) : "never";
+  if (!state || store.problem) return row(name, pill(store.durability), "", "", "", backup);
+  const aof = state.aof_enabled ? size(state.aof_current_size) + (store.proven ? "" : ", not proven") : "off";
+  const rdb = (state.rdb_last_bgsave_ok ? "" : "failed, ") + (state.rdb_saves ? ago(state.rdb_last_save, now) : "not since its start");
+  return row(name, pill(store.durability), String(state.keys), aof, rdb, backup);
 }
 
 function gpuCard(gpu) {
@@ -75,6 +87,8 @@ function show(status, changes) {
     status.config.valid ? [] : ["the configuration on disk is not valid; the one loaded before is in force"]).join("; ");
   $("slots").replaceChildren(...(status.slots.length ? status.slots.map((slot) => slotCard(slot, now)) : [el("p", { class: "calm" }, "no slot is configured")]));
   $("services").replaceChildren(...(services.length ? services : [nothing(6, "no service is configured")]));
+  $("stores-section").hidden = status.stores.length === 0;
+  $("stores").replaceChildren(...status.stores.map((store) => storeRow(store, now)));
   $("gpus-section").hidden = status.gpus.gpus.length === 0;
   $("gpus").replaceChildren(...status.gpus.gpus.map(gpuCard));
   $("changes").replaceChildren(...(changes.length ? changes.map((change) => changeRow(change, now)) : [nothing(5, "none yet")]));

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from agentd.api import handlers, handlers_actions, handlers_hardening, page
+from agentd.api import handlers, handlers_actions, handlers_hardening, handlers_redis, page
 from agentd.api.access import Access
 from agentd.api.operations import ConfigStatus, ModelStatus
 from agentd.findings import Finding
+from agentd.stores import StoreStatus
 from agentd.types import Change, Event, GpuSnapshot, ServiceStatus, SlotStatus
 from agentd.wire import (
+    BackupRequest,
     DropinSet,
     DropinsPlan,
     DropinsRequest,
     LeaseRequest,
     RollbackRequest,
+    StoreRequest,
     SwitchRequest,
     UnitRequest,
     UnitSummary,
@@ -59,6 +62,7 @@ class Route:
 ACCEPTED = Answer(Change, field="change", status=202)
 
 FINDINGS = Answer(Finding, "findings", many=True)
+STORES = Answer(StoreStatus, "stores", many=True)
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/", PUBLIC, page.page, "status page", Answer(media=HTML)),
@@ -180,5 +184,26 @@ ROUTES: tuple[Route, ...] = (
         FINDINGS,
         body=UnitRequest,
     ),
+    Route("GET", "/v1/redis", PUBLIC, handlers_redis.stores, "stores and how durable they are", STORES),
+    Route("POST", "/v1/redis/verify", OWNER, handlers_redis.verify, "look at the stores now", STORES, StoreRequest),
+    Route(
+        "POST",
+        "/v1/redis/enforce",
+        OWNER,
+        handlers_redis.enforce,
+        "bring stores to the policy; with dry_run 200 and `plans`",
+        ACCEPTED,
+        StoreRequest,
+    ),
+    Route(
+        "POST",
+        "/v1/redis/drill",
+        OWNER,
+        handlers_redis.drill,
+        "prove on a copy that the next start brings the data back",
+        ACCEPTED,
+        StoreRequest,
+    ),
+    Route("POST", "/v1/redis/backup", OWNER, handlers_redis.backup, "back stores up", ACCEPTED, BackupRequest),
     Route("POST", "/v1/reload", OWNER, handlers_actions.reload, "read the configuration again", Answer(ConfigStatus)),
 )

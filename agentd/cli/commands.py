@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from agentd.cli.table import CHANGES, DIRECTORIES, MODELS, SERVICES, SLOTS, Arg, Command, Opt
+from agentd.cli.commands_stores import GROUP as DATA
+from agentd.cli.commands_stores import STORE_COMMANDS
+from agentd.cli.table import CHANGES, DIRECTORIES, MODELS, NO_WAIT, SERVICES, SLOTS, WAIT, Arg, Command, Opt
 
 DRAIN = Opt("--drain", value="TIME", kind="seconds", text="wait so long for running requests (0: not at all)")
 ON_BUSY = Opt(
@@ -11,8 +13,6 @@ ON_BUSY = Opt(
     choices=("abort", "refuse"),
     text="when requests still run after the drain: abort them, or refuse the change",
 )
-NO_WAIT = Opt("--no-wait", text="return as soon as the change has begun")
-WAIT = Opt("--timeout", value="TIME", kind="seconds", text="stop waiting after so long; the change goes on")
 SLOT = Opt("--slot", value="NAME", complete=SLOTS, text="which slot (not needed when there is one)")
 CONFIG = Opt(
     "--config", value="DIR", complete=DIRECTORIES, text="directory that replaces /etc/agentd and the user's own"
@@ -238,6 +238,7 @@ COMMANDS: tuple[Command, ...] = (
         ],
         examples=["agentctl host-setup", "agentctl host-setup --apply --user ai", "agentctl host-setup --undo"],
     ),
+    *STORE_COMMANDS,
     Command(
         "config show",
         "the configuration, as the files say it",
@@ -278,7 +279,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 BY_WORDS = {command.words: command for command in COMMANDS}
-GROUPS = (STATE, SWITCH, CARE, HARDENING, TOOLS)
+GROUPS = (STATE, SWITCH, CARE, HARDENING, DATA, TOOLS)
 
 
 def find(argv: list[str]) -> tuple[Command | None, list[str]]:

@@ -27,15 +27,24 @@ def _names(kind: str) -> list[str]:
         return [change["id"] for change in client.get("/v1/changes?limit=20")["changes"]]
     if kind == table.SLOTS:
         return _of(client.get("/v1/slots")["slots"])
-    if kind not in (table.MODELS, table.SERVICES):
+    if kind not in (table.MODELS, table.SERVICES, table.STORES):
         return []
     try:
+        if kind == table.STORES:
+            return _of(client.get("/v1/redis")["stores"])
         return _of(client.get(f"/v1/{kind}")[kind])
     except Unreachable:
-        from agentd import offline
+        return _configured(kind)
 
-        services = offline.config().settings.services
-        return [name for name, service in services.items() if kind == table.SERVICES or service.model is not None]
+
+def _configured(kind: str) -> list[str]:
+    from agentd import offline
+
+    settings = offline.config().settings
+    if kind == table.STORES:
+        own = [name for name, service in settings.services.items() if service.role == "store"]
+        return own + (["redis"] if settings.redis.url else [])
+    return [name for name, found in settings.services.items() if kind == table.SERVICES or found.model is not None]
 
 
 def _of(items: list[dict[str, Any]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.cli.table import DIRECTORIES, Command, Opt
+from agentd.cli.table import DIRECTORIES, FILES, Command, Opt
 
 _HEAD = r"""# agentctl completions for bash; made by: agentctl completion bash
 _agentctl_names() { COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" __complete "$1" 2>/dev/null)" -- "$cur")); }
@@ -78,4 +78,6 @@ def _source(complete: str, choices: tuple[str, ...]) -> str:
         return f"_agentctl_words '{' '.join(choices)}'"
     if complete == DIRECTORIES:
         return 'COMPREPLY=($(compgen -d -- "$cur"))'
+    if complete == FILES:
+        return 'COMPREPLY=($(compgen -f -- "$cur"))'
     return f"_agentctl_names {complete}" if complete else ""

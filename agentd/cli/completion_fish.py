@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.cli.table import DIRECTORIES, Command, Opt
+from agentd.cli.table import DIRECTORIES, FILES, Command, Opt
 
 _HEAD = r"""# agentctl completions for fish; made by: agentctl completion fish
 # The words so far without options and their values.
@@ -77,6 +77,8 @@ def _source(complete: str, choices: tuple[str, ...]) -> str:
         return _quoted(" ".join(choices))
     if complete == DIRECTORIES:
         return _quoted("(__fish_complete_directories)")
+    if complete == FILES:
+        return _quoted("(__fish_complete_path)")
     return _quoted(f"(agentctl __complete {complete})") if complete else ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.cli.table import DIRECTORIES, Command, Opt
+from agentd.cli.table import DIRECTORIES, FILES, Command, Opt
 
 _HEAD = r"""#compdef agentctl
 # agentctl completions for zsh; made by: agentctl completion zsh
@@ -73,6 +73,8 @@ def _source(complete: str, choices: tuple[str, ...]) -> str:
         return f"compadd {' '.join(choices)}"
     if complete == DIRECTORIES:
         return "_files -/"
+    if complete == FILES:
+        return "_files"
     return f"_agentctl_names {complete}" if complete else ""
 
 

@@ -26,8 +26,11 @@ KINDS = {
     "unit-invalid": USAGE,
     "slot-not-found": USAGE,
     "change-not-found": USAGE,
+    "store-not-found": USAGE,
     "conflict": BUSY,
     "cooldown": REFUSED,
+    "data-loss": REFUSED,
+    "redis-refused-state": REFUSED,
     "wedged": WEDGED,
 }
 

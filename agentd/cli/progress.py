@@ -9,6 +9,11 @@ from agentd.cli.terminal import Terminal, clean
 
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 PHASE_WIDTH = 10
+REDIS = {
+    "redis-enforce": "enforcing persistence",
+    "redis-drill": "trying the next start on a copy",
+    "redis-backup": "backing up",
+}
 
 Change = dict[str, Any]
 
@@ -63,6 +68,9 @@ def headline(change: Change) -> str:
     kind = str(change["kind"])
     if kind == "switch":
         what = f"switching {change['previous'] or 'an empty slot'} to {change['target']}"
+    elif kind.startswith("redis-"):
+        name = change["target"] or change["slot"]
+        return clean(REDIS.get(kind, kind) + (f": {name}" if name else "") + f" (change {change['id']})")
     else:
         what = {"unload": "unloading", "lease": "lending out", "dropins": "installing drop-ins"}.get(kind, kind)
         what += f" {change['previous']}" if change["previous"] and kind == "unload" else ""

@@ -37,6 +37,7 @@ def concerns(status: dict[str, Any]) -> list[str]:
         *found,
         *filter(None, map(_slot_concern, status["slots"])),
         *filter(None, map(_concern, status["services"])),
+        *_store_concerns(status),
     ]
 
 
@@ -51,6 +52,17 @@ def _concern(service: dict[str, Any]) -> str:
         return ""
     word = "crash loop" if service["crash_loop"] else service["health"]
     return f"{service['name']}: {word}" + (f": {service['cause']}" if service["cause"] else "")
+
+
+def _store_concerns(status: dict[str, Any]) -> list[str]:
+    """Every store that is not durable; one whose service was stopped need not answer."""
+    stopped = {s["name"] for s in status["services"] if s["health"] == "stopped"}
+    return [
+        f"store {store['name']}: {store['durability']}: "
+        + (store["summary"] or store["problem"] or f"see: agentctl redis status {store['name']}")
+        for store in status.get("stores", ())
+        if store["durability"] != "durable" and not (store["durability"] == "unreachable" and store["name"] in stopped)
+    ]
 
 
 def _show(out: Terminal, status: dict[str, Any], wrong: list[str]) -> None:

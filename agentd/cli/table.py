@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MODELS, SERVICES, SLOTS, CHANGES, DIRECTORIES = "models", "services", "slots", "changes", "directories"
-"""What a value may be completed from; all but the last are asked of the daemon."""
+MODELS, SERVICES, SLOTS, CHANGES, STORES = "models", "services", "slots", "changes", "stores"
+DIRECTORIES, FILES = "directories", "files"
+"""What a value may be completed from; names are asked of the daemon."""
 
 
 class Arg:
@@ -83,3 +84,7 @@ COMMON = (
     Opt("--json", text="print JSON"),
     Opt("--socket", value="PATH", text="agentd's socket (default: $AGENTD_SOCKET, else the user's own agentd)"),
 )
+
+NO_WAIT = Opt("--no-wait", text="return as soon as the change has begun")
+WAIT = Opt("--timeout", value="TIME", kind="seconds", text="stop waiting after so long; the change goes on")
+"""Of every command that begins a change."""

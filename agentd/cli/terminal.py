@@ -12,6 +12,7 @@ TONES = {
     "ready": "green", "active": "green", "done": "green", "already": "green", "recovered": "green", "ok": "green",
     "starting": "yellow", "stopping": "yellow", "unready": "yellow", "leased": "yellow", "rolled-back": "yellow",
     "degraded": "red", "failed": "red", "wedged": "red", "missing": "red", "crash loop": "red", "invalid": "red",
+    "durable": "green", "runtime-only": "yellow", "at-risk": "red", "data-loss": "red", "unreachable": "red",
     "stopped": "dim", "unknown": "dim", "idle": "dim", "cancelled": "dim",
 }  # fmt: skip
 

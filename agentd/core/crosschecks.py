@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from agentd.core import crosschecks_hardening
+from agentd.core import crosschecks_hardening, crosschecks_redis
 from agentd.core.addresses import Address, AddressError, parse_listen, parse_url
 from agentd.core.layers import KeyPath
 from agentd.core.leaves import quoted, suggest
@@ -48,6 +48,7 @@ def cross_check(settings: Settings, report: Report) -> None:
     _ports(settings, report)
     _cycles(settings, report)
     crosschecks_hardening.check(settings, report)
+    crosschecks_redis.check(settings, report)
 
 
 def _role(name: str, service: Service, report: Report) -> None:

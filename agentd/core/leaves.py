@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from msgspec import Meta
 
-from agentd.core import addresses, unit_values
+from agentd.core import addresses, redis_leaves, unit_values
 from agentd.core.addresses import AddressError
-from agentd.core.quantities import DURATION_FORM, SIZE_FORM, QuantityError, parse_bytes, parse_seconds
+from agentd.core.quantities import DURATION_FORM, SIZE_FORM, QuantityError, format_seconds, parse_bytes, parse_seconds
 from agentd.core.schema_types import Bytes, Directive, MemoryLimit, Quota, Seconds
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -45,7 +45,7 @@ def convert(hint: Any, value: object) -> object:
     """The value in the type that the schema wants (seconds, bytes, text, ...). Raises Invalid."""
     base, meta = unwrap(hint)
     if base is Seconds:
-        return _bounded(_quantity(parse_seconds, DURATION_FORM, value), meta)
+        return _bounded(_quantity(parse_seconds, DURATION_FORM, value), meta, format_seconds)
     if base is Bytes:
         return _bounded(_quantity(parse_bytes, SIZE_FORM, value), meta)
     if base in _UNIT_VALUES:
@@ -137,16 +137,18 @@ def _quantity(parse: Callable[[object], Parsed], form: str, value: object) -> Pa
         raise Invalid(str(error), form) from None
 
 
-def _bounded(value: float, meta: Meta) -> float:
+def _bounded(value: float, meta: Meta, show: Callable[[Any], str] = str) -> float:
     if meta.gt is not None and not value > meta.gt:
         raise Invalid("must be more than 0")
     if (meta.ge is not None and value < meta.ge) or (meta.le is not None and value > meta.le):
-        raise Invalid("is out of range", _range(meta))
+        raise Invalid("is out of range", _range(meta, show))
     return value
 
 
-def _range(meta: Meta) -> str:
-    return f"{meta.ge} to {meta.le}" if meta.ge is not None and meta.le is not None else ""
+def _range(meta: Meta, show: Callable[[Any], str] = str) -> str:
+    if meta.ge is None:
+        return ""
+    return f"at least {show(meta.ge)}" if meta.le is None else f"{show(meta.ge)} to {show(meta.le)}"
 
 
 def _choice(value: object, words: Sequence[str]) -> object:
@@ -179,7 +181,8 @@ def _items(value: object, hint: Any, meta: Meta) -> object:
 def _text(value: object, meta: Meta) -> str:
     extra = meta.extra or {}
     check, form = _FORMS.get(extra.get("form", ""), (None, ""))
-    secret = bool(extra.get("secret"))
+    # A password may stand where the name of its credential is wanted.
+    secret = bool(extra.get("secret")) or extra.get("form") == "credential"
     if not isinstance(value, str):
         raise Invalid("expected a string", form, secret=secret)
     if not value and meta.min_length:
@@ -192,7 +195,11 @@ def _text(value: object, meta: Meta) -> str:
     try:
         return check(value)
     except (AddressError, QuantityError) as error:
-        raise Invalid(str(error), form, secret=secret or ("://" in value and "@" in value)) from None
+        raise Invalid(str(error), form, secret=secret or _holds_password(value)) from None
+
+
+def _holds_password(url: str) -> bool:
+    return "://" in url and ("@" in url or "password=" in url)
 
 
 def _unit(text: str) -> str:
@@ -241,5 +248,7 @@ _FORMS: dict[str, tuple[Callable[[str], str], str]] = {
     "unit-path": (unit_values.path, unit_values.PATH_FORM),
     "network": (unit_values.network, unit_values.NETWORK_FORM),
     "directive": (unit_values.directive_name, unit_values.DIRECTIVE_NAME_FORM),
+    "save-points": (redis_leaves.save_points, redis_leaves.SAVE_FORM),
+    "credential": (redis_leaves.credential, redis_leaves.CREDENTIAL_FORM),
     "variable": (_variable, 'a name like "VLLM_API_KEY"'),
 }

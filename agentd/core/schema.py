@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from agentd.core.schema_hardening import Hardening, HardeningPolicy, Network, Profile
+from agentd.core.schema_redis import RedisPolicy
 from agentd.core.schema_types import (
     Bytes,
     Count,
@@ -33,8 +34,8 @@ from agentd.core.schema_types import (
 )
 
 __all__ = [
-    "Bytes", "Daemon", "Hardening", "HardeningPolicy", "HttpCheck", "Model", "Probe", "Profile", "Recovery", "Seconds",
-    "Service", "Settings", "Slot",
+    "Bytes", "Daemon", "Hardening", "HardeningPolicy", "HttpCheck", "Model", "Probe", "Profile", "Recovery",
+    "RedisPolicy", "Seconds", "Service", "Settings", "Slot",
 ]  # fmt: skip
 
 
@@ -154,6 +155,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     services: dict[str, Service] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)
     hardening: HardeningPolicy = field(default_factory=HardeningPolicy)
+    redis: RedisPolicy = field(default_factory=RedisPolicy)
 
     def models(self, slot: str) -> tuple[str, ...]:
         """Names of the slot's models, in the order of the configuration."""

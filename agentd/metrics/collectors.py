@@ -9,6 +9,7 @@ from prometheus_client.core import Metric
 
 from agentd.metrics.families import counter, gauge, histogram, one_hot
 from agentd.metrics.hardening import hardening
+from agentd.metrics.redis import redis
 from agentd.metrics.view import MetricsView
 from agentd.types import ActiveState, Health
 
@@ -131,5 +132,6 @@ COLLECTORS: Mapping[str, Callable[[MetricsView], Iterable[Metric]]] = {
     "changes": changes,
     "gpus": gpus,
     "hardening": hardening,
+    "redis": redis,
     "daemon": daemon,
 }

@@ -76,6 +76,11 @@ CASES = [
     ("agentctl lease --slot gpu0 e", ["end"]),
     ("agentctl logs r", ["redis"]),
     ("agentctl config ch", ["check"]),
+    ("agentctl redis v", ["verify"]),
+    ("agentctl redis enforce ", ["redis"]),
+    ("agentctl redis enforce --acc", ["--accept-loss"]),
+    ("agentctl redis backup --keep ", []),
+    ("agentctl redis restore --store ", ["redis"]),
     ("agentctl config show --prov", ["--provenance"]),
     ("agentctl completion z", ["zsh"]),
     ("agentctl sandbox --b", ["--bare"]),
@@ -88,6 +93,14 @@ def test_bash(home: Path, line: str, expected: list[str]) -> None:
     assert sorted(bash(home, line)) == sorted(expected)
 
 
+def test_bash_offers_files_and_directories(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "redis.conf").touch()
+    (tmp_path / "backups").mkdir()
+    assert bash(home, f"agentctl redis persist {tmp_path}/r") == [f"{tmp_path}/redis.conf"]
+    assert bash(home, f"agentctl redis restore {tmp_path}/") == [f"{tmp_path}/backups"]
+    assert bash(home, f"agentctl redis backup --to {tmp_path}/") == [f"{tmp_path}/backups"]
+
+
 def test_bash_knows_every_command_and_option(home: Path) -> None:
     firsts = set(bash(home, "agentctl "))
     assert firsts == {c.words[0] for c in COMMANDS}
@@ -98,7 +111,7 @@ def test_bash_knows_every_command_and_option(home: Path) -> None:
 
 def test_completion_is_quiet_without_a_daemon(home: Path, tmp_path: Path) -> None:
     env = {**environment(home), "AGENTD_SOCKET": str(tmp_path / "none"), "AGENTD_CONFIG_DIR": str(tmp_path)}
-    for kind in ("models", "services", "slots", "changes", "nonsense"):
+    for kind in ("models", "services", "slots", "changes", "stores", "nonsense"):
         run([str(home / "agentctl"), "__complete", kind], env)
 
 

@@ -33,6 +33,7 @@ from agentd.types import (
 )
 from agentd.wire import EXIT_CODES, LeaseRequest, PrecheckItem, SwitchPlan, SwitchRequest, UnloadRequest
 from fakes.hardening import FakeHardening
+from fakes.stores import FakeRedis
 
 NOW = 1_800_000_000.0
 FORWARD = ("precheck", "drain", "release", "evict", "wait-vram", "start", "wait-ready", "verify")
@@ -61,6 +62,7 @@ class FakeOperations:
         self.settings: Mapping[str, object] = {"settings": {"services": {"redis": {"url": "redis://:hunter2@h"}}}}
         self.finding_list: list[Finding] = []
         self.hardening = FakeHardening()
+        self.redis = FakeRedis()
         self.event_list: list[Event] = []
         self.news: Broadcast[Event] = Broadcast()
         self.change_list: dict[str, Change] = {}

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,10 +42,6 @@ class Planted:
         self.ours = directives(self.unit, Purpose.SECURITY, {"Service": SANDBOX})
 
     @property
-    def folder(self) -> Path:
-        return self.units.folder / f"{self.unit}.d"
-
-    @property
     def file(self) -> Path:
         return self.units.folder / self.ours.path
 
@@ -57,12 +53,7 @@ class Planted:
         return self
 
     def write(self, name: str, text: str) -> Path:
-        self.folder.mkdir(exist_ok=True)
-        path = self.folder / name
-        path.write_text(text)
-        if path not in self.units._files:
-            self.units._files.append(path)
-        return path
+        return self.units.put(f"{self.unit}.d/{name}", text)
 
     def reload(self, *, restart: bool = False) -> None:
         systemctl("daemon-reload")
@@ -85,13 +76,8 @@ class Planted:
 @pytest.fixture
 def planted() -> Iterator[Planted]:
     units = UserUnits(f"fault{os.getpid()}")
-    made = Planted(units)
-    yield made
+    yield Planted(units)
     units.remove()
-    for folder in units.folder.glob(f"{units.prefix}*.d"):
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
 
 
 def said(finding: Finding, verdict: Verdict, cause: str) -> None:
@@ -115,37 +101,36 @@ def test_the_healthy_unit_has_no_finding(planted: Planted) -> None:
 Plant = Callable[[Planted], None]
 
 
-def typo(it: Planted) -> None:
-    it.install()
-    it.write("95-mine.conf", "[Service]\nProtectHme=yes\n")
-    it.reload(restart=True)
+def beside(line: str, *, section: str = "Service", name: str = "95-mine.conf") -> Plant:
+    """Somebody's own drop-in after ours, loaded, and the service restarted under it."""
+
+    def plant(it: Planted) -> None:
+        it.install()
+        it.write(name, f"[{section}]\n{line}\n")
+        it.reload(restart=True)
+
+    return plant
 
 
-def bad_value(it: Planted) -> None:
-    it.install()
-    it.write("95-mine.conf", "[Service]\nProtectHome=readonly\n")
-    it.reload(restart=True)
+def spoiled(spoil: Callable[[Path], object]) -> Plant:
+    """Our file as somebody left it, loaded, and the service restarted under it."""
+
+    def plant(it: Planted) -> None:
+        it.install()
+        spoil(it.file)
+        it.reload(restart=True)
+
+    return plant
 
 
-def wrong_section(it: Planted) -> None:
-    it.install()
-    it.write("95-mine.conf", "[Unit]\nProtectHome=yes\n")
-    it.reload(restart=True)
-
-
-def later_file(it: Planted) -> None:
-    it.install()
-    it.write("99-local.conf", "[Service]\nProtectSystem=no\n")
-    it.reload(restart=True)
+def link_to_null(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/null")
 
 
 def file_for_the_whole_type(it: Planted) -> None:
     it.install()
-    folder = it.units.folder / "service.d"
-    folder.mkdir(exist_ok=True)
-    path = folder / "99-zz.conf"
-    path.write_text("[Service]\nNoNewPrivileges=no\n")
-    it.units._files.append(path)
+    it.units.put("service.d/99-zz.conf", "[Service]\nNoNewPrivileges=no\n")
     it.reload(restart=True)
 
 
@@ -163,37 +148,10 @@ def old_mtime(it: Planted) -> None:
     it.ours = directives(it.unit, Purpose.SECURITY, {"Service": [*SANDBOX[:3], ("LimitNOFILE", "256"), SANDBOX[4]]})
 
 
-def emptied(it: Planted) -> None:
-    it.install()
-    it.file.write_text("")
-    it.reload(restart=True)
-
-
-def linked_to_null(it: Planted) -> None:
-    it.install()
-    it.file.unlink()
-    it.file.symlink_to("/dev/null")
-    it.reload(restart=True)
-
-
-def deleted(it: Planted) -> None:
-    it.install()
-    it.file.unlink()
-    it.reload(restart=True)
-
-
-def edited(it: Planted) -> None:
-    it.install()
-    it.file.write_text(it.ours.text.replace("ProtectSystem=strict", "ProtectSystem=full"))
-    it.reload(restart=True)
-
-
 def masked(it: Planted) -> None:
     it.install()
     systemctl("stop", it.unit)
-    fragment = it.units.folder / it.unit
-    fragment.unlink()
-    fragment.symlink_to("/dev/null")
+    link_to_null(it.units.folder / it.unit)
     systemctl("daemon-reload")
 
 
@@ -209,44 +167,14 @@ def outside_of_the_sandbox(it: Planted) -> None:
     it.reload(restart=True)
 
 
-def private_users_taken_away(it: Planted) -> None:
-    it.install()
-    it.write("99-local.conf", "[Service]\nPrivateUsers=no\n")
-    it.reload(restart=True)
-
-
 def above_the_hard_limit(it: Planted) -> None:
     it.ours = directives(it.unit, Purpose.RESOURCES, {"Service": [("LimitNOFILE", "400000000")]})
     it.install()
 
 
-def set_property_beside_ours(it: Planted) -> None:
-    it.ours = directives(it.unit, Purpose.RESOURCES, {"Service": [("TasksMax", "77")]})
-    it.install()
-    systemctl("set-property", it.unit, "TasksMax=55")
-
-
 def unit_file_replaced(it: Planted) -> None:
     it.install()
     (it.units.folder / it.unit).write_text(f"[Service]\n{SLEEP}\nRestrictRealtime=yes\n")
-
-
-def reset_by_a_later_file(it: Planted) -> None:
-    it.install()
-    it.write("99-local.conf", "[Service]\nSystemCallFilter=\n")
-    it.reload(restart=True)
-
-
-def no_controller(it: Planted) -> None:
-    it.install()
-    it.write("95-mine.conf", "[Service]\nMemoryMax=80M\n")
-    it.reload(restart=True)
-
-
-def path_that_is_missing(it: Planted) -> None:
-    it.install()
-    it.write("95-mine.conf", "[Service]\nReadWritePaths=-/var/lib/not-there-yet\n")
-    it.reload(restart=True)
 
 
 def not_running(it: Planted) -> None:
@@ -261,39 +189,53 @@ def does_not_start(it: Planted) -> None:
     systemctl("restart", it.unit, check=False)
 
 
-FAULTS: tuple[tuple[Plant, str, Verdict, str], ...] = (
-    (typo, "ProtectHme", Verdict.NOT_LOADED, "(?i)unknown"),
-    (bad_value, "ProtectHome", Verdict.NOT_LOADED, "readonly"),
-    (wrong_section, "ProtectHome", Verdict.NOT_LOADED, r"\[Unit\]|section"),
-    (later_file, "ProtectSystem", Verdict.OVERRIDDEN, "99-local.conf"),
-    (file_for_the_whole_type, "NoNewPrivileges", Verdict.OVERRIDDEN, "service.d/99-zz.conf"),
-    (new_directory, "ProtectSystem", Verdict.NOT_LOADED, "daemon-reload|has not read"),
-    (old_mtime, "LimitNOFILE", Verdict.NOT_LOADED, "."),
-    (emptied, "ProtectSystem", Verdict.NOT_LOADED, "empt"),
-    (linked_to_null, "ProtectSystem", Verdict.NOT_LOADED, "/dev/null"),
-    (deleted, "ProtectSystem", Verdict.NOT_INSTALLED, "."),
-    (masked, "ProtectSystem", Verdict.NOT_LOADED, "masked"),
-    (process_older_than_the_file, "NoNewPrivileges", Verdict.NEEDS_RESTART, "before"),
-    (outside_of_the_sandbox, "NoNewPrivileges", Verdict.NOT_EFFECTIVE, r"sleep"),
-    (private_users_taken_away, "PrivateUsers", Verdict.OVERRIDDEN, "99-local.conf"),
-    (above_the_hard_limit, "LimitNOFILE", Verdict.NOT_ENFORCEABLE, "hard limit"),
-    (unit_file_replaced, "RestrictRealtime", Verdict.NOT_LOADED, "."),
-    (reset_by_a_later_file, "SystemCallFilter", Verdict.OVERRIDDEN, "99-local.conf"),
-    (no_controller, "MemoryMax", Verdict.NOT_EFFECTIVE, "has no memory controller"),
-    (path_that_is_missing, "ReadWritePaths", Verdict.NOT_PROVABLE, "not there|missing|does not exist|no such"),
-    (not_running, "ProtectSystem", Verdict.NOT_RUNNING, "."),
-    (does_not_start, "BindReadOnlyPaths", Verdict.NOT_EFFECTIVE, "226"),
-)
+LATER = "99-local.conf"
+MISSING = "ReadWritePaths=-/var/lib/not-there-yet"
+FAULTS: Mapping[str, tuple[Plant, str, Verdict, str]] = {
+    "typo": (beside("ProtectHme=yes"), "ProtectHme", Verdict.NOT_LOADED, "(?i)unknown"),
+    "bad_value": (beside("ProtectHome=readonly"), "ProtectHome", Verdict.NOT_LOADED, "readonly"),
+    "wrong_section": (
+        beside("ProtectHome=yes", section="Unit"), "ProtectHome", Verdict.NOT_LOADED, r"\[Unit\]|section",
+    ),
+    "later_file": (beside("ProtectSystem=no", name=LATER), "ProtectSystem", Verdict.OVERRIDDEN, LATER),
+    "file_for_the_whole_type": (
+        file_for_the_whole_type, "NoNewPrivileges", Verdict.OVERRIDDEN, "service.d/99-zz.conf",
+    ),
+    "new_directory": (new_directory, "ProtectSystem", Verdict.NOT_LOADED, "daemon-reload|has not read"),
+    "old_mtime": (old_mtime, "LimitNOFILE", Verdict.NOT_LOADED, "."),
+    "emptied": (spoiled(lambda file: file.write_text("")), "ProtectSystem", Verdict.NOT_LOADED, "empt"),
+    "linked_to_null": (spoiled(link_to_null), "ProtectSystem", Verdict.NOT_LOADED, "/dev/null"),
+    "deleted": (spoiled(Path.unlink), "ProtectSystem", Verdict.NOT_INSTALLED, "."),
+    "masked": (masked, "ProtectSystem", Verdict.NOT_LOADED, "masked"),
+    "process_older_than_the_file": (
+        process_older_than_the_file, "NoNewPrivileges", Verdict.NEEDS_RESTART, "before",
+    ),
+    "outside_of_the_sandbox": (outside_of_the_sandbox, "NoNewPrivileges", Verdict.NOT_EFFECTIVE, r"sleep"),
+    "private_users_taken_away": (beside("PrivateUsers=no", name=LATER), "PrivateUsers", Verdict.OVERRIDDEN, LATER),
+    "above_the_hard_limit": (above_the_hard_limit, "LimitNOFILE", Verdict.NOT_ENFORCEABLE, "hard limit"),
+    "unit_file_replaced": (unit_file_replaced, "RestrictRealtime", Verdict.NOT_LOADED, "."),
+    "reset_by_a_later_file": (
+        beside("SystemCallFilter=", name=LATER), "SystemCallFilter", Verdict.OVERRIDDEN, LATER,
+    ),
+    "no_controller": (beside("MemoryMax=80M"), "MemoryMax", Verdict.NOT_EFFECTIVE, "has no memory controller"),
+    "path_that_is_missing": (
+        beside(MISSING), "ReadWritePaths", Verdict.NOT_PROVABLE, "not there|missing|does not exist|no such",
+    ),
+    "not_running": (not_running, "ProtectSystem", Verdict.NOT_RUNNING, "."),
+    "does_not_start": (does_not_start, "BindReadOnlyPaths", Verdict.NOT_EFFECTIVE, "226"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("plant", "aspect", "verdict", "cause"), FAULTS, ids=[f[0].__name__ for f in FAULTS])
+@pytest.mark.parametrize(("plant", "aspect", "verdict", "cause"), FAULTS.values(), ids=FAULTS)
 def test_a_planted_fault_is_found(planted: Planted, plant: Plant, aspect: str, verdict: Verdict, cause: str) -> None:
     plant(planted)
     said(planted.finding(aspect), verdict, cause)
 
 
 def test_an_edited_file_of_ours_is_drift(planted: Planted) -> None:
-    edited(planted)
+    planted.install()
+    planted.file.write_text(planted.ours.text.replace("ProtectSystem=strict", "ProtectSystem=full"))
+    planted.reload(restart=True)
     drift = {f.aspect: f for f in planted.report().findings if f.verdict is Verdict.DRIFT}
     assert set(drift) == {str(planted.file), "ProtectSystem"}
     assert "says full" in drift["ProtectSystem"].cause
@@ -301,7 +243,9 @@ def test_an_edited_file_of_ours_is_drift(planted: Planted) -> None:
 
 
 def test_set_property_beside_ours_wins_until_the_next_reload(planted: Planted) -> None:
-    set_property_beside_ours(planted)
+    planted.ours = directives(planted.unit, Purpose.RESOURCES, {"Service": [("TasksMax", "77")]})
+    planted.install()
+    systemctl("set-property", planted.unit, "TasksMax=55")
     finding = planted.finding("TasksMax")
     assert finding.verdict in (Verdict.OVERRIDDEN, Verdict.NOT_EFFECTIVE, Verdict.NOT_LOADED)
     assert finding.declared == "77"

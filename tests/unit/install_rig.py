@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fakes import FakeFiles, FakeJournal, FakeStore, FakeUnits, FakeWorld
 
@@ -137,3 +138,37 @@ def rig(*, running: Sequence[str] = (A, B), old: Rig | None = None, restart: Res
         unit_dir=DIR, journal=world.journal, kernel=world.kernel, query=units, check=check, restart=restart,  # type: ignore[arg-type]
     )  # fmt: skip
     return Rig(installer, units, files, state, events, world, problems)
+
+
+class Killed(BaseException):
+    """Nothing after it is done."""
+
+
+class Steps:
+    """Counts what is done to the world, and ends everything at step `last`: before it, or right after it."""
+
+    def __init__(self, it: Rig, last: int, *, after: bool = False) -> None:
+        self._it, self._last, self._after = it, last, after
+        self.done = 0
+        self._real = (it.state.apply, it.files.apply, it.units.reload)
+
+    def __enter__(self) -> Steps:
+        it = self._it
+        it.state.apply, it.files.apply, it.units.reload = map(self._counted, self._real)  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        it = self._it
+        it.state.apply, it.files.apply, it.units.reload = self._real  # type: ignore[method-assign]
+
+    def _counted(self, real: Any) -> Any:
+        async def call(*arguments: Any) -> Any:
+            self.done += 1
+            if self.done == self._last and not self._after:
+                raise Killed
+            result = await real(*arguments)
+            if self.done == self._last:
+                raise Killed
+            return result
+
+        return call

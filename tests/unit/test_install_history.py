@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from fakes import FakeFiles
-from unit.install_rig import DIR, STATE, A, B, Rig, at, resources, rig, security
+from unit.install_rig import DIR, STATE, A, B, Killed, Rig, Steps, at, resources, rig, security
 
 from agentd.errors import AgentdError
 from agentd.managers.hardening.history import DropInSet, SetStore, target, way_back
@@ -140,40 +139,6 @@ async def test_a_damaged_set_is_passed_over() -> None:
 
 
 # -- cut off ----------------------------------------------------------------------------------------------------------
-class Killed(BaseException):
-    """Nothing after it is done."""
-
-
-class Steps:
-    """Counts what is done to the world, and ends everything at step `last`: before it, or right after it."""
-
-    def __init__(self, it: Rig, last: int, *, after: bool = False) -> None:
-        self._it, self._last, self._after = it, last, after
-        self.done = 0
-        self._real = (it.state.apply, it.files.apply, it.units.reload)
-
-    def __enter__(self) -> Steps:
-        it = self._it
-        it.state.apply, it.files.apply, it.units.reload = map(self._counted, self._real)  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        it = self._it
-        it.state.apply, it.files.apply, it.units.reload = self._real  # type: ignore[method-assign]
-
-    def _counted(self, real: Any) -> Any:
-        async def call(*arguments: Any) -> Any:
-            self.done += 1
-            if self.done == self._last and not self._after:
-                raise Killed
-            result = await real(*arguments)
-            if self.done == self._last:
-                raise Killed
-            return result
-
-        return call
-
-
 async def steps_of_an_installation() -> int:
     it = rig()
     await it.install(*ONE)

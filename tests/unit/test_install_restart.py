@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 from fakes import Behaviour
-from unit.install_rig import DIR, STATE, A, B, Rig, at, resources, rig, security
-from unit.test_install_history import Killed, Steps
+from unit.install_rig import DIR, STATE, A, B, Killed, Rig, Steps, at, resources, rig, security
 
 from agentd.core.dropin import DropIn, Purpose
 from agentd.errors import AgentdError, BusError

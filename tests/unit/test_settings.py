@@ -22,6 +22,7 @@ from agentd.core.schema import (
     Model,
     Probe,
     Profile,
+    RedisPolicy,
     Service,
     Settings,
 )
@@ -71,8 +72,9 @@ def test_the_commented_defaults_are_the_built_in_ones() -> None:
     )
     assert shown.services["qwen"].hardening == Hardening()
     assert shown.hardening == HardeningPolicy()
+    assert shown.redis == RedisPolicy()
     assert shown.profiles == {"mine": Profile()}
-    for struct in (Hardening, HardeningPolicy, Profile):
+    for struct in (Hardening, HardeningPolicy, Profile, RedisPolicy):
         assert set(struct.__struct_fields__) <= named
 
 

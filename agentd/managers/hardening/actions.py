@@ -20,6 +20,7 @@ from agentd.managers.hardening.install import Installer, InstallResult
 from agentd.managers.hardening.manager import HardeningManager
 from agentd.managers.hardening.planning import InstallPlan
 from agentd.managers.hardening.prove import Prover
+from agentd.managers.hardening.recovery import Recovery
 from agentd.managers.hardening.rollout import Result
 from agentd.managers.hardening.verify import Proof, Verifier
 from agentd.ports import Clock, Store
@@ -54,23 +55,15 @@ class HardeningActions:
     def __init__(self, parts: ActionParts) -> None:
         self._parts = parts
         self._running: tuple[str, asyncio.Task[None]] | None = None
+        self._own: set[str] = set()
+        """Changes of this process: their tasks end them."""
+        self._recovery = Recovery(parts.installer.recover, self._recovered, parts.clock)
+        parts.manager.on_reload.append(self._recovery.systemd_is_back)
 
     async def start(self) -> None:
-        """Finish or undo what a crash cut off, on the disk and in the journal; it may have to start a service again and
-        wait for it, so nobody waits for this."""
-        parts = self._parts
-        try:
-            done = await parts.installer.recover()
-            cut_off = [change for change in await parts.store.open_changes() if change.kind == KIND]
-        except AgentdError as error:
-            log.warning("hardening.not-recovered", extra={"data": {"error": error.message}})
-            return
-        if done:
-            parts.events.emit("dropins.recovered", "agentd", done)
-        for change in cut_off:
-            if self._running is None or change.id != self._running[0]:
-                await self._end(change, Outcome.RECOVERED, done or "the installation was cut off before it began")
-        parts.manager.file_changed("")
+        """Finish or undo what a crash cut off, on the disk and in the journal, and later what a lost bus did; it may
+        have to start a service again and wait for it, so nobody waits for this. Until cancelled."""
+        await self._recovery.run()
 
     async def close(self) -> None:
         if self._running is not None:
@@ -108,7 +101,8 @@ class HardeningActions:
         self._free()
         parts, done, settings = self._parts, [], self._parts.settings()
         for path in await parts.installer.adoptable(unit):
-            taken = await parts.installer.adopt(path, settings, parts.manager.declare, config_dir=parts.config_dir)
+            with self._recovery.owed():
+                taken = await parts.installer.adopt(path, settings, parts.manager.declare, config_dir=parts.config_dir)
             settings = taken.settings
             done.append(str(taken))
             parts.events.emit("dropins.adopted", unit, str(taken), file=path)
@@ -131,6 +125,13 @@ class HardeningActions:
 
     # -- inside -----------------------------------------------------------------------------------------------
 
+    async def _recovered(self, done: str) -> None:
+        open_changes = await self._parts.store.open_changes()
+        for change in [change for change in open_changes if change.kind == KIND and change.id not in self._own]:
+            text = done or "the installation was cut off, and nothing of it is left half done"
+            await self._end(change, Outcome.RECOVERED, text)
+        self._parts.manager.file_changed("")
+
     def _desired(self, units: Sequence[str]) -> list[DropIn]:
         return [d for d in self._parts.manager.desired if not units or d.unit in units]
 
@@ -141,6 +142,7 @@ class HardeningActions:
 
     async def _begin(self, work: Callable[[Progress], Awaitable[InstallResult]]) -> Change:
         change = Change(f"d{secrets.token_hex(5)}", KIND, "", None, None, self._parts.clock.time(), "plan")
+        self._own.add(change.id)
         task = asyncio.ensure_future(self._drive(change, work))
         self._running = (change.id, task)
         self._parts.changes.note(change)
@@ -156,7 +158,8 @@ class HardeningActions:
 
         try:
             await parts.store.save_change(change)
-            result = await work(progress)
+            with self._recovery.owed():
+                result = await work(progress)
             notes = await self._prove_restarted(result, progress)
         except AgentdError as error:
             await self._end(current, Outcome.REFUSED, error.message, cause=error.hint or "", code=ExitCode.REFUSED)

@@ -49,7 +49,8 @@ class HardeningManager:
         texts: Callable[[], Mapping[str, str]],
         static_score: Callable[[str], Awaitable[float | None]],
     ) -> None:
-        """`texts`: the packaged profiles by file name. `static_score`: systemd's own exposure score of a unit."""
+        """`texts` reads the packaged profiles, by file name: called once, in a thread; raises OSError. `static_score`:
+        systemd's own exposure score of a unit."""
         self._verifier = verifier
         self._watch = watch
         self._events = events
@@ -57,7 +58,11 @@ class HardeningManager:
         self._clock = clock
         self._texts = texts
         self._static_score = static_score
+        self.on_reload: list[Callable[[], None]] = []
+        """Called when systemd was reloaded, lost from sight or found again."""
         self._settings = Settings()
+        self._profiles: Mapping[str, str] = {}
+        """The packaged ones, kept: they change only with an update of agentd."""
         self._desired: tuple[DropIn, ...] = ()
         self._reports: dict[str, UnitReport] = {}
         self._proofs: dict[str, Proof] = {}
@@ -67,7 +72,8 @@ class HardeningManager:
         self._seen: dict[str, tuple[object, ...]] = {}
         """Unit -> what it looked like when it was last verified."""
         self._stale: set[str] = set()
-        self._unscored: set[str] = set()
+        self._scored: set[str] = set()
+        """Units whose static score was asked for since anything it rests on last changed. A restart changes nothing."""
         self._host_stale = True
         self._watching: tuple[str, ...] = ()
         self._task: asyncio.Task[None] | None = None
@@ -82,7 +88,7 @@ class HardeningManager:
 
     def declare(self, settings: Settings) -> tuple[DropIn, ...]:
         """What another configuration would want on this host; () before the host was looked at."""
-        return desired(settings, self._texts(), self._evidence) if self._evidence is not None else ()
+        return desired(settings, self._profiles, self._evidence) if self._evidence is not None else ()
 
     def reports(self) -> Sequence[UnitReport]:
         return tuple(self._reports.values())
@@ -118,6 +124,7 @@ class HardeningManager:
             for gone in set(known) - units:
                 known.pop(gone)
         self._stale |= units
+        self._scored.clear()
         self._host_stale = True
         with contextlib.suppress(AgentdError):  # Tried again in a moment, with every verification.
             await self._refresh_host()
@@ -127,12 +134,16 @@ class HardeningManager:
         """None: systemd was reloaded or lost from sight, so that anything may have changed."""
         if unit is None:
             self._stale |= self._units()
+            self._scored.clear()
             self._host_stale = True
+            for listener in self.on_reload:
+                listener()
 
     def file_changed(self, path: str) -> None:
         """A file in a unit directory; "" when the kernel lost count."""
-        units = self._units()
-        self._stale |= {unit for unit in units if not path or _concerns(path, unit)}
+        concerned = {unit for unit in self._units() if not path or _concerns(path, unit)}
+        self._stale |= concerned
+        self._scored -= concerned
         self._kick()
 
     async def ensure(self) -> None:
@@ -180,13 +191,13 @@ class HardeningManager:
     async def _work(self) -> None:
         await self._clock.sleep(SETTLE)
         try:
-            while self._stale or self._host_stale or self._unscored:
+            while self._stale or self._host_stale or self._unscored():
                 if self._host_stale:
                     await self._refresh_host()
                 elif self._stale:
                     await self._verify(min(self._stale))
                 else:
-                    await self._score(self._unscored.pop())
+                    await self._score(min(self._unscored()))
         except AgentdError as error:
             log.warning("hardening.unread", extra={"data": {"error": error.message}})
             self._retry = asyncio.get_running_loop().call_later(AGAIN, self._kick)
@@ -196,12 +207,13 @@ class HardeningManager:
     async def _refresh_host(self) -> None:
         self._host_stale = False
         try:
+            await self._read_profiles()
             host = await self._verifier.host(anew=True)
         except AgentdError:
             self._host_stale = True
             raise
         self._evidence = host
-        self._desired = desired(self._settings, self._texts(), host)
+        self._desired = desired(self._settings, self._profiles, host)
         self._host = host_findings(host, self._desired)
         self._shortfalls = shortfalls(self._settings, host)
         if host.unit_dirs != self._watching:
@@ -210,6 +222,15 @@ class HardeningManager:
                 self._watch.watch(host.unit_dirs, self.file_changed)
             except AgentdError as error:  # Units and reloads are still seen.
                 log.warning("hardening.unwatched", extra={"data": {"error": error.message}})
+
+    async def _read_profiles(self) -> None:
+        if self._profiles:
+            return
+        try:
+            self._profiles = await asyncio.to_thread(self._texts)
+        except OSError as error:
+            text = f"cannot read the packaged profile {error.filename}: {(error.strerror or '').lower()}"
+            raise AgentdError("profile-missing", text, hint="install agentd again") from None
 
     async def _verify(self, unit: str) -> UnitReport:
         self._stale.discard(unit)
@@ -223,13 +244,16 @@ class HardeningManager:
             before = self._reports.get(unit)
             self._tell(before, report)
             self._reports[unit] = replace(report, systemd_score=before.systemd_score if before else None)
-            self._unscored.add(unit)
             self._seen[unit] = _signature(status)
             self._world.seen("hardening")
         return report
 
+    def _unscored(self) -> set[str]:
+        return self._reports.keys() - self._scored
+
     async def _score(self, unit: str) -> None:
         """After the verdicts, since it is a program that takes a quarter of a second."""
+        self._scored.add(unit)  # First: what changes while the program runs has it run again.
         score = await self._static_score(unit)
         if unit in self._reports:
             self._reports[unit] = replace(self._reports[unit], systemd_score=score)

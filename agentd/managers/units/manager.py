@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 class UnitsManager:
     """`on_wake()` asks the loop for a pass. A model is acted upon through its slot's owner alone: `revive(name)` brings
-    one back that systemd has given up, `restart_model(name)` restarts the resident one."""
+    one back that systemd has given up, `restart_model(name)` restarts the resident one. `check_free(unit)` raises
+    AgentdError while the unit must not be stopped."""
 
     name = "units"
 
@@ -32,6 +33,7 @@ class UnitsManager:
         on_wake: Callable[[], None],
         revive: Callable[[str], bool],
         restart_model: Callable[[str], Awaitable[object]],
+        check_free: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._ports = ports
         self._events = events
@@ -39,6 +41,7 @@ class UnitsManager:
         self._on_wake = on_wake
         self._revive = revive
         self._restart_model = restart_model
+        self._check_free = check_free
         self._settings = Settings()
         self._watches: dict[str, ServiceWatch] = {}
         self._by_unit: dict[str, str] = {}
@@ -212,6 +215,7 @@ class UnitsManager:
             if watch.service.model is not None:
                 await self._restart_model(watch.name)
             else:
+                self._check_free(watch.service.unit)
                 await self._ports.control.restart(watch.service.unit)
         except AgentdError as error:
             self._events.emit("service.recovery-failed", watch.name, error.message)

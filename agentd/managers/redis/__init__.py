@@ -1,0 +1,1 @@
+"""Stores: dual persistence enforced, guarded and proven."""

@@ -1,0 +1,170 @@
+"""What acts on a store, as journaled changes: enforcement, drill, backup. One at a time for each store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+
+from agentd.engine.steps import Ending, Progress, Steps, ended
+from agentd.errors import AgentdError, ConflictError
+from agentd.managers.redis.backup import Backups
+from agentd.managers.redis.context import RedisPorts, Store
+from agentd.managers.redis.drill import drill
+from agentd.managers.redis.enforce import Enforcer
+from agentd.managers.redis.guard import Guard
+from agentd.managers.redis.look import Looker
+from agentd.managers.redis.records import Records
+from agentd.types import Change, ExitCode, Outcome
+from agentd.wire import EnforcePlan
+
+log = logging.getLogger(__name__)
+
+ENFORCE, DRILL, BACKUP = "redis-enforce", "redis-drill", "redis-backup"
+KINDS = (ENFORCE, DRILL, BACKUP)
+Lock = Callable[[str], AbstractAsyncContextManager[object]]
+"""Held by whoever changes the store of that name, in whatever process."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionParts:
+    ports: RedisPorts
+    steps: Steps
+    looker: Looker
+    records: Records
+    guard: Guard
+    lock: Lock
+    backup_dir: str
+
+
+class RedisActions:
+    def __init__(self, parts: ActionParts) -> None:
+        self._parts = parts
+        self._enforcer = Enforcer(parts.ports, parts.looker)
+        self._running: dict[str, tuple[Change, asyncio.Task[Change]]] = {}
+
+    def running(self, name: str) -> str:
+        """Id of the change that runs on the store; "" when none does."""
+        change, task = self._running.get(name, (None, None))
+        return change.id if change is not None and task is not None and not task.done() else ""
+
+    async def cut_off(self) -> tuple[str, ...]:
+        """Close what a crash of agentd cut off, in the journal. The stores whose enforcement was among it: it has to be
+        done again, from what is there now. Raises AgentdError."""
+        again = []
+        for change in await self._parts.steps.store.open_changes():
+            if change.kind in KINDS and change.id != self.running(change.target or ""):
+                await self._parts.steps.cut_off(change, "agentd was stopped meanwhile; the store is looked at anew")
+                if change.kind == ENFORCE and change.target:
+                    again.append(change.target)
+        return tuple(dict.fromkeys(again))
+
+    async def plan(self, store: Store) -> EnforcePlan:
+        record = await self._parts.records.load(store.name)
+        plan = await self._enforcer.plan(store)
+        return replace(plan, steps=(), refusals=(record.loss, *plan.refusals)) if record.loss else plan
+
+    async def enforce(self, store: Store, *, accept_loss: bool = False) -> tuple[Change, asyncio.Task[Change]]:
+        """Begun. Raises ConflictError while another change runs on the store, AgentdError("data-loss") while it is held
+        still."""
+        self._free(store)
+        record = await self._parts.records.load(store.name)
+        if record.loss and not accept_loss:
+            hint = f"when the data is right as it is: agentctl redis enforce {store.name} --accept-loss"
+            raise AgentdError("data-loss", f"{store.name} is held still: {record.loss}", hint=hint)
+        if record.loss:
+            await self._parts.guard.accept(store)
+
+        async def work(progress: Progress) -> Ending:
+            done = await self._enforcer.run(store, progress)
+            known = await self._parts.records.load(store.name)
+            ok = done.code is ExitCode.OK
+            proven = done.view is not None and done.code in (ExitCode.OK, ExitCode.DEGRADED)
+            await self._parts.records.save(replace(known, proven=proven, persisted=ok))
+            return Ending(done.outcome, "; ".join((done.message, *done.notes)), done.code)
+
+        return self._begin(ENFORCE, store, work)
+
+    async def drill(self, store: Store) -> tuple[Change, asyncio.Task[Change]]:
+        self._free(store)
+        return self._begin(DRILL, store, lambda progress: self._drilled(store, progress))
+
+    async def backup(self, store: Store, to: str, keep: int | None) -> tuple[Change, asyncio.Task[Change]]:
+        self._free(store)
+        record = await self._parts.records.load(store.name)
+        if record.loss:
+            raise AgentdError("data-loss", f"{store.name} is held still: {record.loss}")
+        target = to or store.policy.backup_dir or self._parts.backup_dir
+        kept = store.policy.backup_keep if keep is None else keep
+        return self._begin(BACKUP, store, lambda progress: self._backed_up(store, target, kept, progress))
+
+    async def close(self) -> None:
+        for _, task in self._running.values():
+            await ended(task)
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _free(self, store: Store) -> None:
+        running = self.running(store.name)
+        if running:
+            raise ConflictError(f"change {running} is at work on {store.name}", running)
+
+    def _begin(
+        self, kind: str, store: Store, work: Callable[[Progress], Awaitable[Ending]]
+    ) -> tuple[Change, asyncio.Task[Change]]:
+        async def alone(progress: Progress) -> Ending:
+            async with self._parts.lock(store.name):
+                return await work(progress)
+
+        self._free(store)  # Again: a record was read since.
+        begun = self._parts.steps.begin(kind, store.name, alone)
+        self._running[store.name] = begun
+        return begun
+
+    async def _drilled(self, store: Store, progress: Progress) -> Ending:
+        parts, ports = self._parts, self._parts.ports
+        view = await parts.looker.look(store)
+        if view.running is None:
+            raise AgentdError("redis-refused-state", f"cannot drill {store.name}: {view.running_problem}")
+        effective = {n: s.value for n, s in view.effective.values.items()} if view.effective is not None else {}
+        result = await drill(
+            store.admin,
+            ports.files,
+            ports.scratch,
+            ports.clock,
+            view.running,
+            effective or view.running,
+            place=f"{ports.state_dir}/{store.name}/drill",
+            executable=view.state.executable,
+            memory_available=ports.kernel.memory_available,
+            timeout=store.policy.timeout,
+            progress=progress,
+        )
+        record = await parts.records.load(store.name)
+        await parts.records.save(replace(record, drill_at=ports.clock.time(), drill_ok=result.ok))
+        if result.ok:
+            return Ending(Outcome.DONE, f"{store.name}: {result.message}")
+        return Ending(Outcome.DEGRADED, f"{store.name}: {result.message}", ExitCode.FAILED)
+
+    async def _backed_up(self, store: Store, target: str, keep: int, progress: Progress) -> Ending:
+        parts, ports = self._parts, self._parts.ports
+        view = await parts.looker.look(store)
+        if view.running is None:
+            raise AgentdError("redis-refused-state", f"cannot back up {store.name}: {view.running_problem}")
+        backups = Backups(store.admin, ports.files, ports.scratch, ports.clock, ports.kernel.memory_available)
+        result = await backups.take(
+            store.name,
+            view.running,
+            target,
+            keep,
+            timeout=store.policy.timeout,
+            executable=view.state.executable,
+            progress=progress,
+        )
+        record = await parts.records.load(store.name)
+        await parts.records.save(replace(record, backup_at=ports.clock.time()))
+        keys = sum(result.info.keys.values())
+        removed = f"; {len(result.removed)} older removed" if result.removed else ""
+        return Ending(Outcome.DONE, "; ".join((f"{store.name}: {keys} keys in {result.path}{removed}", *result.notes)))

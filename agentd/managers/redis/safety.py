@@ -1,0 +1,69 @@
+"""Copies that are made before anything is changed, and of what is found after a loss."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from agentd.core.redis_layout import Layout
+from agentd.core.redis_view import StoreView
+from agentd.errors import AgentdError
+from agentd.managers.redis.context import RedisPorts
+
+NO_FILE = "file-missing"
+
+
+def stamp(now: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+
+
+def left_behind(view: StoreView) -> bool:
+    """Whether an append-only file lies there that this run of the server neither reads nor wrote, newer than the RDB.
+
+    Switching the append-only file on deletes it, and it may hold what the RDB lacks."""
+    if view.aof is None or view.state.aof_enabled or not view.aof.newest or view.manifest is None:
+        return False
+    return view.aof.newest < view.started and view.aof.newest > (view.rdb_mtime or 0.0)
+
+
+async def keep_aof(ports: RedisPorts, view: StoreView) -> str:
+    """The directory with the copy of an append-only file that would be deleted. Raises AgentdError."""
+    assert view.layout is not None
+    target = f"{ports.state_dir}/{view.name}/aof-{stamp(ports.clock.time())}"
+    await ports.files.link(_aof_sources(view, view.layout), target)
+    return target
+
+
+async def copy_rdb(ports: RedisPorts, name: str, layout: Layout) -> str:
+    """The directory with the copy of the RDB, "" where it is not there or may not be read. A second name of the same
+    file is as good: Redis writes another one and renames it."""
+    target = f"{ports.state_dir}/{name}/safety-{stamp(ports.clock.time())}"
+    try:
+        await ports.files.link({layout.dbfilename: layout.rdb}, target)
+    except AgentdError as error:
+        if error.kind in (NO_FILE, "file-denied"):
+            return ""
+        raise
+    return target
+
+
+async def keep_evidence(ports: RedisPorts, view: StoreView) -> tuple[str, str]:
+    """(directory with copies of all that lies on the disk, "" when there is none; why it is not complete)."""
+    if view.layout is None or not view.local:
+        return "", "its files are not on this machine" if not view.local else "its directory is not known"
+    target = f"{ports.state_dir}/{view.name}/evidence-{stamp(view.at)}"
+    sources = {**_aof_sources(view, view.layout)}
+    if view.rdb_mtime is not None:
+        sources[view.layout.dbfilename] = view.layout.rdb
+    if not sources:
+        return "", "there is neither an RDB nor an append-only file, or they cannot be read"
+    try:
+        await ports.files.copy(sources, target)
+    except AgentdError as error:
+        return "", error.message
+    return target, ""
+
+
+def _aof_sources(view: StoreView, layout: Layout) -> dict[str, str]:
+    names: Iterable[str] = view.aof.sizes if view.aof is not None else ()
+    return {f"{layout.appenddirname}/{name}": f"{layout.aof}/{name}" for name in names if not name.startswith("temp-")}

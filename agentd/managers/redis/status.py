@@ -1,0 +1,46 @@
+"""The status of a store, from a look at it or from the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agentd.core.redis_verdict import Assessment
+from agentd.core.redis_view import StoreView
+from agentd.errors import AgentdError
+from agentd.stores import Durability, StoreRecord, StoreStatus
+
+
+def seen(
+    before: StoreStatus, view: StoreView, verdict: Assessment, record: StoreRecord | None, *, enforcing: str = ""
+) -> StoreStatus:
+    """`enforcing`: id of the change that runs on it."""
+    return replace(
+        before,
+        durability=verdict.durability,
+        summary=verdict.summary,
+        problem="",
+        at=view.at,
+        state=view.state,
+        runtime=verdict.runtime,
+        file=verdict.file,
+        proven=verdict.proven,
+        space=view.space,
+        findings=verdict.findings,
+        enforcing=enforcing,
+        record=record,
+    )
+
+
+def unseen(before: StoreStatus, error: AgentdError, record: StoreRecord | None) -> StoreStatus:
+    """What was found in the file stays true; what only the server can say is not known any more."""
+    return replace(
+        before,
+        durability=Durability.UNREACHABLE,
+        summary=error.message,
+        problem=error.message,
+        state=None,
+        runtime=None,
+        proven=None,
+        findings=(),
+        record=record,
+    )
