@@ -23,6 +23,8 @@ class Target:
     """ACL user; "" for the default one."""
     password: Callable[[], str] | None = field(default=None, repr=False)
     """Raises AgentdError("redis-password") when its file cannot be read."""
+    run_id: str = ""
+    """Only this run of the server: one that was started anew gets no command, but "redis-restarted". "": any."""
 
     @property
     def local(self) -> bool:

@@ -50,7 +50,8 @@ class RedisParts:
             LocalFiles([state], mode=0o600),
             str(state),
         )
-        looker, records = Looker(ports), Records(ports.state_files, str(state))
+        records = Records(ports.state_files, str(state))
+        looker = Looker(ports, records)
         guard = Guard(ports, records, events)
         steps = Steps(store, changes, events, clock)
         self.actions = RedisActions(

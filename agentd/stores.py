@@ -177,12 +177,16 @@ class StoreRecord:
     proven: bool = False
     """The append-only file was proven usable in this run."""
     persisted: bool = False
-    """... and the configuration file was seen to keep it."""
+    """... and the configuration file was seen to keep it, or Redis wrote it."""
+    file_written: float = 0.0
+    """mtime of the configuration file after CONFIG REWRITE by us."""
     loss: str = ""
     """What happened, when the data set was found empty and nobody has decided yet."""
     evidence: str = ""
     """The directory with the copies that were made then."""
     backup_at: float = 0.0
+    backup_bytes: int = 0
+    """Size of the last backup."""
     drill_at: float = 0.0
     drill_ok: bool | None = None
 

@@ -85,7 +85,7 @@ class Life:
         own = LocalFiles([state], mode=0o600)
         self.ports = RedisPorts(rig.files, LocalScratchServers(), rig.connect, kernel, clock, own, str(state))
         self.records = Records(own, str(state))
-        looker, guard = Looker(self.ports), Guard(self.ports, self.records, self.events)
+        looker, guard = Looker(self.ports, self.records), Guard(self.ports, self.records, self.events)
         steps = Steps(self.journal, self.changes, self.events, clock)
 
         def lock(name: str) -> contextlib.AbstractAsyncContextManager[None]:

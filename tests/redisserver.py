@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 SECONDS = 20.0
 
@@ -104,6 +106,7 @@ class RedisServer:
 
     def client(self, **options: object) -> redis.Redis:
         settings = {"password": self.password or None, "decode_responses": True, "socket_timeout": SECONDS, **options}
+        settings.setdefault("retry", Retry(NoBackoff(), 0))
         return redis.Redis(unix_socket_path=str(self.socket), **settings)
 
     def seed(self, count: int, *, prefix: str = "key", size: int = 20) -> None:

@@ -131,7 +131,7 @@ class RedisClient:
         raise problem
 
     async def _connected(self) -> Line:
-        """Raises Trouble, and AgentdError of the password."""
+        """Raises Trouble, and AgentdError of the password and of a server that is another one."""
         if self._line is None or not self._line.usable:
             self._drop()
             if not self._closed:
@@ -148,6 +148,10 @@ class RedisClient:
         source = self._target.password
         password = await asyncio.to_thread(source) if source is not None else None
         line: Line = await self._wire.Line.open(where, self._target.user, password)
+        run = self._target.run_id
+        if run and (await self._state(line)).run_id != run:
+            line.drop()
+            raise AgentdError("redis-restarted", f"{self._shown} was started anew meanwhile; nothing is done to it")
         return line
 
     def _drop(self) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -31,6 +31,8 @@ _DULL = re.compile(
 _PRIVATE = re.compile(r"Reading key '")
 """It names a key of the user's."""
 _CRASH = re.compile(r"crashed by signal|ASSERTION FAILED|Guru Meditation")
+_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+"""PR_SET_PDEATHSIG, SIGKILL; then the program in its arguments."""
 _TELLING = 4
 """Lines that a failure is told in."""
 
@@ -151,9 +153,9 @@ class ScratchProcess:
 
 
 def _bound_to_us() -> tuple[str, ...]:
-    """It dies with us, also when we are killed."""
-    setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", "KILL") if setpriv else ()
+    """It dies with us, also when we are killed. setpriv(1) would do, but touches capabilities, which agentd's own
+    sandbox does not allow."""
+    return (sys.executable, "-I", "-S", "-c", _WITH_PARENT)
 
 
 def _expose(pid: int) -> None:

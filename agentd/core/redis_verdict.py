@@ -55,7 +55,8 @@ def lacking(view: StoreView, policy: RedisPolicy, record: StoreRecord | None) ->
     if not policy.appendonly:
         return ()
     state = view.state
-    if record is not None and record.proven and record.run_id == state.run_id:
+    # Right after it was switched on its base is empty: then nothing serves yet.
+    if record is not None and record.proven and record.run_id == state.run_id and state.aof_base_size > 0:
         state = replace(state, aof_rewrite_in_progress=False, aof_rewrite_scheduled=False)
     return proof(state, rewrites_before=None, aof=view.aof, manifest=view.manifest)
 

@@ -26,6 +26,8 @@ class StoreView:
     """Its files are on this machine."""
     tree: ConfTree = field(default_factory=ConfTree)
     launch: Launch = field(default_factory=Launch)
+    file_written: float = 0.0
+    """mtime of the main file after our last CONFIG REWRITE: an edit by a human makes it later."""
     effective: Effective | None = None
     """What the next start would read; None where no file and no unit are known."""
     aof: AofFiles | None = None

@@ -89,7 +89,8 @@ class Steps:
         except AgentdError as error:
             log.warning("change.not-saved", extra={"data": {"change": change.id, "error": error.message}})
         subject = change.target or "agentd"
-        self.events.emit(f"{change.kind}.{ending.outcome.value}", subject, ending.message, change=change.id)
+        text = ending.message.removeprefix(f"{subject}: ")
+        self.events.emit(f"{change.kind}.{ending.outcome.value}", subject, text, change=change.id)
         self.changes.note(change)
         return change
 

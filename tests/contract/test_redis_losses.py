@@ -4,7 +4,9 @@ everything still. In none does a key go that was there before."""
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import pytest
 from redisrig import Rig, aside
 from redisserver import RedisServer
 
+from agentd.errors import AgentdError
 from agentd.managers.redis import heal
-from agentd.stores import Durability, StoreStatus
+from agentd.managers.redis.pinned import pinned
+from agentd.stores import Durability, RedisState, StoreStatus
 from agentd.types import Outcome
 
 KEYS = 1000
@@ -102,6 +106,8 @@ async def test_l1_l2_l3_found_empty(case: Case, known: bool) -> None:
             assert (await life.verified()).record is not None
     edited(server, "appendonly no", "appendonly yes")
     server.kill()
+    # Without a record the RDB has to be older than the server, and the kernel counts starts in hundredths of a second.
+    os.utime(server.data / "dump.rdb", (time.time() - 5, time.time() - 5))
     await aside(server.start)
     assert server.keys() == 0
     async with rig.running() as life:
@@ -148,6 +154,31 @@ async def test_a_loss_stays_held_until_somebody_decides(case: Case) -> None:
         assert change.exit_code == 0, change
         await life.durable()
         assert server.get("save") != ""
+
+
+async def test_nothing_is_saved_over_a_loss_that_nobody_has_seen(case: Case) -> None:
+    """The first thing that is asked of a new agentd, or of a server that was exchanged below it, is a save."""
+    server = case.server()
+    dump = (server.data / "dump.rdb").read_bytes()
+    rig = case.rig(server)
+    async with rig.running(mode="report") as life:
+        await life.verified()
+        store = life.manager.store("")
+        edited(server, "appendonly no", "appendonly yes")
+        async with pinned(life.ports, store, (await life.verified()).state or RedisState()) as same:
+            server.kill()
+            await aside(server.start)
+            with pytest.raises(AgentdError) as caught:
+                await same.admin.save()
+            assert caught.value.kind == "redis-restarted"
+            assert (await store.admin.state()).keys == 0, "the watch itself goes on with the new one"
+    async with rig.running() as life:
+        _, task = await life.actions.backup(life.manager.store(""), "", None)
+        change = await task
+        assert change.outcome is Outcome.REFUSED
+        assert "held still" in change.message
+        await life.until(lambda s: s.durability is Durability.DATA_LOSS)
+        assert (server.data / "dump.rdb").read_bytes() == dump
 
 
 # -- L4 to L8: around the first rewrite ----------------------------------------------------------------------------

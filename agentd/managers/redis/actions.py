@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
+from agentd.core.redis_view import StoreView
 from agentd.engine.steps import Ending, Progress, Steps, ended
 from agentd.errors import AgentdError, ConflictError
 from agentd.managers.redis.backup import Backups
@@ -16,6 +17,7 @@ from agentd.managers.redis.drill import drill
 from agentd.managers.redis.enforce import Enforcer
 from agentd.managers.redis.guard import Guard
 from agentd.managers.redis.look import Looker
+from agentd.managers.redis.pinned import pinned
 from agentd.managers.redis.records import Records
 from agentd.types import Change, ExitCode, Outcome
 from agentd.wire import EnforcePlan
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 ENFORCE, DRILL, BACKUP = "redis-enforce", "redis-drill", "redis-backup"
 KINDS = (ENFORCE, DRILL, BACKUP)
+Work = Callable[[Store, StoreView, Progress], Awaitable[Ending]]
+"""On a store whose connection ends with the run of the server that was looked at."""
 Lock = Callable[[str], AbstractAsyncContextManager[object]]
 """Held by whoever changes the store of that name, in whatever process."""
 
@@ -77,28 +81,21 @@ class RedisActions:
         if record.loss:
             await self._parts.guard.accept(store)
 
-        async def work(progress: Progress) -> Ending:
-            done = await self._enforcer.run(store, progress)
-            known = await self._parts.records.load(store.name)
-            ok = done.code is ExitCode.OK
-            proven = done.view is not None and done.code in (ExitCode.OK, ExitCode.DEGRADED)
-            await self._parts.records.save(replace(known, proven=proven, persisted=ok))
-            return Ending(done.outcome, "; ".join((done.message, *done.notes)), done.code)
-
-        return self._begin(ENFORCE, store, work)
+        return self._begin(ENFORCE, store, self._enforced)
 
     async def drill(self, store: Store) -> tuple[Change, asyncio.Task[Change]]:
         self._free(store)
-        return self._begin(DRILL, store, lambda progress: self._drilled(store, progress))
+        return self._begin(DRILL, store, self._drilled)
 
     async def backup(self, store: Store, to: str, keep: int | None) -> tuple[Change, asyncio.Task[Change]]:
         self._free(store)
-        record = await self._parts.records.load(store.name)
-        if record.loss:
-            raise AgentdError("data-loss", f"{store.name} is held still: {record.loss}")
         target = to or store.policy.backup_dir or self._parts.backup_dir
         kept = store.policy.backup_keep if keep is None else keep
-        return self._begin(BACKUP, store, lambda progress: self._backed_up(store, target, kept, progress))
+
+        async def work(same: Store, view: StoreView, progress: Progress) -> Ending:
+            return await self._backed_up(same, view, target, kept, progress)
+
+        return self._begin(BACKUP, store, work)
 
     async def close(self) -> None:
         for _, task in self._running.values():
@@ -111,21 +108,34 @@ class RedisActions:
         if running:
             raise ConflictError(f"change {running} is at work on {store.name}", running)
 
-    def _begin(
-        self, kind: str, store: Store, work: Callable[[Progress], Awaitable[Ending]]
-    ) -> tuple[Change, asyncio.Task[Change]]:
+    def _begin(self, kind: str, store: Store, work: Work) -> tuple[Change, asyncio.Task[Change]]:
         async def alone(progress: Progress) -> Ending:
             async with self._parts.lock(store.name):
-                return await work(progress)
+                view = await self._unharmed(store)
+                async with pinned(self._parts.ports, store, view.state) as same:
+                    return await work(same, view, progress)
 
         self._free(store)  # Again: a record was read since.
         begun = self._parts.steps.begin(kind, store.name, alone)
         self._running[store.name] = begun
         return begun
 
-    async def _drilled(self, store: Store, progress: Progress) -> Ending:
+    async def _unharmed(self, store: Store) -> StoreView:
+        """Nothing is saved over a loss that nobody has seen yet. Raises AgentdError."""
+        view = await self._parts.looker.look(store)
+        record = await self._parts.guard.compare(store, view)
+        if record.loss:
+            raise AgentdError("data-loss", f"{store.name} is held still: {record.loss}")
+        return view
+
+    async def _enforced(self, store: Store, _: StoreView, progress: Progress) -> Ending:
+        done = await self._enforcer.run(store, progress)
+        if done.rewritten is not None:
+            await self._parts.records.update(store.name, persisted=True, file_written=done.rewritten)
+        return Ending(done.outcome, "; ".join((done.message, *done.notes)), done.code)
+
+    async def _drilled(self, store: Store, view: StoreView, progress: Progress) -> Ending:
         parts, ports = self._parts, self._parts.ports
-        view = await parts.looker.look(store)
         if view.running is None:
             raise AgentdError("redis-refused-state", f"cannot drill {store.name}: {view.running_problem}")
         effective = {n: s.value for n, s in view.effective.values.items()} if view.effective is not None else {}
@@ -142,15 +152,13 @@ class RedisActions:
             timeout=store.policy.timeout,
             progress=progress,
         )
-        record = await parts.records.load(store.name)
-        await parts.records.save(replace(record, drill_at=ports.clock.time(), drill_ok=result.ok))
+        await parts.records.update(store.name, drill_at=ports.clock.time(), drill_ok=result.ok)
         if result.ok:
             return Ending(Outcome.DONE, f"{store.name}: {result.message}")
         return Ending(Outcome.DEGRADED, f"{store.name}: {result.message}", ExitCode.FAILED)
 
-    async def _backed_up(self, store: Store, target: str, keep: int, progress: Progress) -> Ending:
+    async def _backed_up(self, store: Store, view: StoreView, target: str, keep: int, progress: Progress) -> Ending:
         parts, ports = self._parts, self._parts.ports
-        view = await parts.looker.look(store)
         if view.running is None:
             raise AgentdError("redis-refused-state", f"cannot back up {store.name}: {view.running_problem}")
         backups = Backups(store.admin, ports.files, ports.scratch, ports.clock, ports.kernel.memory_available)
@@ -163,8 +171,8 @@ class RedisActions:
             executable=view.state.executable,
             progress=progress,
         )
-        record = await parts.records.load(store.name)
-        await parts.records.save(replace(record, backup_at=ports.clock.time()))
+        size = sum(file.size for file in result.info.files)
+        await parts.records.update(store.name, backup_at=ports.clock.time(), backup_bytes=size)
         keys = sum(result.info.keys.values())
         removed = f"; {len(result.removed)} older removed" if result.removed else ""
         return Ending(Outcome.DONE, "; ".join((f"{store.name}: {keys} keys in {result.path}{removed}", *result.notes)))

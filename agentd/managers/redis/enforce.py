@@ -33,7 +33,8 @@ class Enforced:
     message: str
     code: ExitCode = ExitCode.OK
     notes: tuple[str, ...] = ()
-    view: StoreView | None = None
+    rewritten: float | None = None
+    """mtime of the file that Redis rewrote, 0 where it cannot be seen; None: it rewrote none."""
 
 
 class Enforcer:
@@ -193,7 +194,10 @@ class Enforcer:
             await self._ports.files.remove(safe)
         elif safe:
             notes.append(f"a copy of the RDB from before is kept in {safe}")
-        return _ending(verdict.durability, verdict.summary, notes, view, touched=touched or bool(done.changes))
+        main = view.tree.main
+        rewritten = (main.mtime if main is not None else 0.0) if done.rewritten else None
+        ended = _ending(verdict.durability, verdict.summary, notes, view, touched=touched or bool(done.changes))
+        return replace(ended, rewritten=rewritten)
 
     async def _undone(
         self, store: Store, before: RedisState, view: StoreView, error: AgentdError, notes: list[str]
@@ -211,7 +215,7 @@ class Enforcer:
         except AgentdError as again:
             notes.append(f"and it cannot be asked any more: {again.message}")
         message = f"{store.name}: {error.message}; its file was not changed"
-        return Enforced(Outcome.ROLLED_BACK, message, ExitCode.ROLLED_BACK, tuple(notes), None)
+        return Enforced(Outcome.ROLLED_BACK, message, ExitCode.ROLLED_BACK, tuple(notes))
 
 
 def _can_write(view: StoreView, store: Store) -> bool:
@@ -226,7 +230,7 @@ def _fewer(before: RedisState, now: RedisState) -> list[str]:
 
 
 def _ending(word: Durability, summary: str, notes: list[str], view: StoreView, *, touched: bool) -> Enforced:
-    found = Enforced(Outcome.DONE if touched else Outcome.ALREADY, "", notes=tuple(notes), view=view)
+    found = Enforced(Outcome.DONE if touched else Outcome.ALREADY, "", notes=tuple(notes))
     if word is Durability.DURABLE:
         return replace(found, message=f"{view.name}: {summary}")
     if word is Durability.RUNTIME_ONLY:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from agentd.core.redis_layout import LAYOUT_NAMES
 from agentd.core.redis_loss import Loss, lost, repair
+from agentd.core.redis_placement import KEPT as BEFORE
+from agentd.core.redis_verdict import Assessment
 from agentd.core.redis_view import StoreView
 from agentd.engine.events import EventLog
 from agentd.errors import AgentdError
@@ -34,22 +35,40 @@ class Guard:
             record = await self._still_lost(store, view, record)
         elif record.run_id != view.state.run_id:
             found = lost(record, view)
+            if found is not None and await self._restored(view, record):
+                found = None
             if found is Loss.ALL:
                 return await self._hold(store, view, record)
             if found is Loss.SOME:
                 await self._tell_of_fewer(store, view, record)
-        if not record.loss:
-            record = _counted(record, view)
-            await self._records.count(record)
-        return record
+        return record if record.loss else await self._counted(view, record)
+
+    async def _restored(self, view: StoreView, record: StoreRecord) -> bool:
+        """Somebody restored a backup since: that it holds fewer keys is what they wanted."""
+        if view.layout is None or not record.at:
+            return False
+        kept = await self._ports.state_files.find(view.layout.directory, f"{BEFORE}*")
+        return any(path.rpartition(BEFORE)[2] >= safety.stamp(record.at) for path in kept)
+
+    async def _counted(self, view: StoreView, record: StoreRecord) -> StoreRecord:
+        state, running = view.state, view.running or {}
+        files = {name: running[name] for name in LAYOUT_NAMES if name in running} or record.files
+        return await self._records.count(
+            record.name, keys=state.keys, expires=state.expires, at=view.at, run_id=state.run_id, files=files
+        )
+
+    async def note(self, record: StoreRecord, verdict: Assessment) -> StoreRecord:
+        """What the look has proven, for the time until the next one. Raises AgentdError."""
+        persisted = record.persisted if verdict.file is None else verdict.file
+        return await self._records.update(record.name, proven=verdict.proven, persisted=persisted)
 
     async def accept(self, store: Store) -> None:
         """A human has decided that the data set is as it should be. Raises AgentdError."""
         record, state = await self._records.load(store.name), await store.admin.state()
         if record.loss:
-            now = replace(record, loss="", evidence="", run_id=state.run_id, keys=state.keys, expires=state.expires)
-            await self._records.save(now)
-            self._events.emit("redis.loss-accepted", store.name, f"{store.name}: the data set is accepted as it is now")
+            now = {"run_id": state.run_id, "keys": state.keys, "expires": state.expires}
+            await self._records.update(store.name, loss="", evidence="", **now)
+            self._events.emit("redis.loss-accepted", store.name, "the data set is accepted as it is now")
 
     async def _hold(self, store: Store, view: StoreView, record: StoreRecord) -> StoreRecord:
         """First what would overwrite the evidence is stopped, then it is copied, then told. The record is written
@@ -57,34 +76,31 @@ class Guard:
         cause = f"it came back with {view.state.keys} keys; before there were {record.keys}"
         if not record.run_id:
             cause = "it has no key, and did not read the RDB that lies there from before its start"
-        held = replace(record, loss=cause, run_id=view.state.run_id)
         await self._stop_saving(store)
-        await self._records.save(held)
+        await self._records.update(store.name, loss=cause, run_id=view.state.run_id)
         evidence, problem = await safety.keep_evidence(self._ports, view)
-        held = replace(held, loss=f"{cause}. {repair(record, view, evidence)}", evidence=evidence)
-        await self._records.save(held)
+        text = f"{cause}. {repair(record, view, evidence)}"
+        held = await self._records.update(store.name, loss=text, evidence=evidence)
         where = f"its files are copied to {evidence}" if evidence else f"its files could not be copied: {problem}"
-        self._events.emit("redis.data-loss", store.name, f"{store.name}: {cause}; saving is stopped, {where}")
+        self._events.emit("redis.data-loss", store.name, f"{cause}; saving is stopped, {where}")
         log.error("redis.data-loss", extra={"data": {"store": store.name, "was": record.keys, "is": view.state.keys}})
         return held
 
     async def _still_lost(self, store: Store, view: StoreView, record: StoreRecord) -> StoreRecord:
         if lost(record, view) is None:
-            self._events.emit("redis.data-back", store.name, f"{store.name}: the data is back: {view.state.keys} keys")
-            back = replace(record, loss="", evidence="")
-            await self._records.save(back)
-            return back
+            self._events.emit("redis.data-back", store.name, f"the data is back: {view.state.keys} keys")
+            return await self._records.update(store.name, loss="", evidence="")
         if record.run_id != view.state.run_id or (view.running or {}).get("save"):
             await self._stop_saving(store)
-        if not record.evidence:  # Cut off between the hold and the copy, or refused then.
+        evidence = record.evidence
+        if not evidence:  # Cut off between the hold and the copy, or refused then.
             evidence, _ = await safety.keep_evidence(self._ports, view)
-            record = replace(record, evidence=evidence)
-        record = replace(record, run_id=view.state.run_id)
-        await self._records.save(record)
-        return record
+        return await self._records.update(store.name, evidence=evidence, run_id=view.state.run_id)
 
     async def _stop_saving(self, store: Store) -> None:
         """No save point, so no save: neither a timed one, nor the last one at SIGTERM, overwrites the old RDB."""
+        if store.policy.mode == "report":
+            return
         try:
             await store.admin.set_config({"save": ""})
         except AgentdError as error:
@@ -93,13 +109,5 @@ class Guard:
     async def _tell_of_fewer(self, store: Store, view: StoreView, record: StoreRecord) -> None:
         evidence, problem = await safety.keep_evidence(self._ports, view)
         where = f"copies of its files are in {evidence}" if evidence else f"its files could not be copied: {problem}"
-        text = f"{store.name}: it came back with {view.state.keys} keys; before there were {record.keys}; {where}"
+        text = f"it came back with {view.state.keys} keys; before there were {record.keys}; {where}"
         self._events.emit("redis.fewer-keys", store.name, text)
-
-
-def _counted(record: StoreRecord, view: StoreView) -> StoreRecord:
-    files = (
-        {name: view.running[name] for name in LAYOUT_NAMES if name in view.running} if view.running else record.files
-    )
-    state = view.state
-    return replace(record, run_id=state.run_id, keys=state.keys, expires=state.expires, at=view.at, files=files)

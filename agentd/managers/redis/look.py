@@ -12,6 +12,7 @@ from agentd.core.redis_policy import NAMES
 from agentd.core.redis_view import StoreView
 from agentd.errors import AgentdError
 from agentd.managers.redis.context import RedisPorts, Store
+from agentd.managers.redis.records import Records
 from agentd.stores import AofFiles, ConfTree, Launch, RedisState, Space
 
 REFUSED = ("redis-denied", "redis-unknown-command", "redis-refused")
@@ -20,8 +21,9 @@ REFUSED = ("redis-denied", "redis-unknown-command", "redis-refused")
 class Looker:
     """Remembers for each run of a server how it was started: that does not change, and costs a process to ask."""
 
-    def __init__(self, ports: RedisPorts) -> None:
+    def __init__(self, ports: RedisPorts, records: Records | None = None) -> None:
         self._ports = ports
+        self._records = records
         self._launches: dict[str, tuple[str, Launch]] = {}
 
     async def look(self, store: Store) -> StoreView:
@@ -45,6 +47,7 @@ class Looker:
             places,
             tree=tree,
             launch=launch,
+            file_written=self._written(store.name),
             effective=_effective(state, tree, launch),
             aof=aof,
             manifest=_manifest(aof),
@@ -56,6 +59,10 @@ class Looker:
 
     def forget(self, name: str) -> None:
         self._launches.pop(name, None)
+
+    def _written(self, name: str) -> float:
+        record = self._records.known(name) if self._records is not None else None
+        return record.file_written if record is not None else 0.0
 
     async def _running(self, store: Store, state: RedisState) -> tuple[Mapping[str, str] | None, str]:
         if state.loading:

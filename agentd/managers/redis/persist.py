@@ -16,10 +16,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Persisted:
-    """`changes`: what was done, a sentence each. `obstacles`: what keeps the file from being as wanted."""
+    """`changes`: what was done, a sentence each. `obstacles`: what keeps the file from being as wanted. `rewritten`:
+    Redis wrote the file itself."""
 
     changes: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
+    rewritten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ def way(view: StoreView, store: Store) -> Way:
 def _rewrite(view: StoreView, impossible: tuple[str, ...]) -> Way:
     readable = view.tree.main is not None and view.tree.main.text is not None
     if readable and view.running is not None:
-        hazards = persist_hazards(view.tree, view.launch.argv, view.running, view.launch.started)
+        changed_after = max(view.launch.started, view.file_written)
+        hazards = persist_hazards(view.tree, view.launch.argv, view.running, changed_after)
         if hazards:
             return Way(obstacles=(*(f"CONFIG REWRITE would do harm: {hazard}" for hazard in hazards), *impossible))
     return Way(rewrite=True, changes=("CONFIG REWRITE: Redis writes its own file",), obstacles=impossible)
@@ -83,7 +86,7 @@ async def persist(ports: RedisPorts, store: Store, view: StoreView) -> Persisted
             return Persisted((*chosen.changes, f"the old text is kept as {backup}"), chosen.obstacles)
         if chosen.rewrite:
             await store.admin.rewrite_config()
-            return Persisted(chosen.changes, chosen.obstacles)
+            return Persisted(chosen.changes, chosen.obstacles, rewritten=True)
     except AgentdError as error:
         if error.kind in ("redis-unreachable", "redis-timeout"):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
@@ -23,6 +24,7 @@ class Records:
         self._files = files
         self._directory = directory.rstrip("/")
         self._known: dict[str, StoreRecord] = {}
+        self._lock = asyncio.Lock()
 
     def known(self, name: str) -> StoreRecord | None:
         """As last loaded or saved."""
@@ -36,23 +38,26 @@ class Records:
             self._known[name] = _read(name, text)
         return self._known[name]
 
-    async def save(self, record: StoreRecord) -> None:
-        """On the disk when it returns. Raises AgentdError."""
-        if self._known.get(record.name) == record:
-            return
-        await self._files.apply({self._path(record.name): json.dumps(dataclasses.asdict(record), indent=1) + "\n"})
-        self._known[record.name] = record
+    async def update(self, name: str, **changes: object) -> StoreRecord:
+        """These fields, whatever somebody else changes at the same time; on the disk when it returns. Raises
+        AgentdError."""
+        await self.load(name)
+        async with self._lock:
+            record = dataclasses.replace(self._known[name], **changes)  # type: ignore[arg-type]
+            if record != self._known[name]:
+                text = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
+                await self._files.apply({self._path(name): text})
+                self._known[name] = record
+            return record
 
-    async def count(self, record: StoreRecord) -> None:
-        """Save what was counted, when it differs by enough to matter."""
-        known = self._known.get(record.name)
-        if known is not None and dataclasses.replace(record, at=0, keys=0, expires=0) == dataclasses.replace(
-            known, at=0, keys=0, expires=0
-        ):
-            moved = abs(record.keys - known.keys) + abs(record.expires - known.expires)
-            if moved <= SHIFT * known.keys and (record.keys == 0) == (known.keys == 0):
-                return
-        await self.save(record)
+    async def count(self, name: str, *, keys: int, expires: int, at: float, **others: object) -> StoreRecord:
+        """What was counted, and `others`; the number of keys alone only when it moved by enough to matter."""
+        known = await self.load(name)
+        moved = abs(keys - known.keys) + abs(expires - known.expires) > SHIFT * known.keys
+        same = all(getattr(known, field) == value for field, value in others.items())
+        if same and not moved and (keys == 0) == (known.keys == 0):
+            return known
+        return await self.update(name, keys=keys, expires=expires, at=at, **others)
 
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}.json"

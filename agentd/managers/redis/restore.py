@@ -53,6 +53,7 @@ class Check:
     place: str
     """A directory in which its RDB gets a second name, or a copy."""
     executable: str
+    """"" for the one of the backup's product."""
     memory_available: Callable[[], int]
     timeout: float = TIMEOUT
 
@@ -90,12 +91,12 @@ class Check:
         return found, ""
 
     async def _counted(self, backup: str, info: BackupInfo) -> ScratchResult:
-        rdb = info.rdb.path
+        rdb, own = info.rdb.path, "valkey-server" if info.product == "valkey" else ""
         copy = f"{self.place}/{check_name(backup.rpartition('/')[2], secrets.token_hex(3))}"
         try:
             await self.files.link({rdb: f"{backup}/{rdb}"}, copy)
             return await self.scratch.load(
-                copy, appendonly=False, executable=self.executable, config=info.names, timeout=self.timeout
+                copy, appendonly=False, executable=self.executable or own, config=info.names, timeout=self.timeout
             )
         finally:
             await asyncio.shield(self.files.remove(copy))
@@ -154,7 +155,11 @@ async def _refuse_use(in_use: Callable[[], Awaitable[str]]) -> None:
 
 
 def _places(into: str, info: BackupInfo, names: Mapping[str, str]) -> Layout:
-    places = layout({"dir": into, **info.names, **{name: names[name] for name in NAMES if names.get(name)}})
+    chosen = {**info.names, **{name: names[name] for name in NAMES if names.get(name)}}
+    for name, value in chosen.items():
+        if "/" in value or value in (".", ".."):
+            raise AgentdError("restore-where", f'cannot restore: {name} is "{value}", which is no plain name')
+    places = layout({"dir": into, **chosen})
     if places is None:
         raise AgentdError("usage", f'cannot restore into "{into}": not an absolute path', hint="use --into DIR")
     return places

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable
 
@@ -29,7 +30,7 @@ def left_behind(view: StoreView) -> bool:
 async def keep_aof(ports: RedisPorts, view: StoreView) -> str:
     """The directory with the copy of an append-only file that would be deleted. Raises AgentdError."""
     assert view.layout is not None
-    target = f"{ports.state_dir}/{view.name}/aof-{stamp(ports.clock.time())}"
+    target = await _place(ports, view.name, "aof")
     await ports.files.link(_aof_sources(view, view.layout), target)
     return target
 
@@ -37,8 +38,8 @@ async def keep_aof(ports: RedisPorts, view: StoreView) -> str:
 async def copy_rdb(ports: RedisPorts, name: str, layout: Layout) -> str:
     """The directory with the copy of the RDB, "" where it is not there or may not be read. A second name of the same
     file is as good: Redis writes another one and renames it."""
-    target = f"{ports.state_dir}/{name}/safety-{stamp(ports.clock.time())}"
     try:
+        target = await _place(ports, name, "safety")
         await ports.files.link({layout.dbfilename: layout.rdb}, target)
     except AgentdError as error:
         if error.kind in (NO_FILE, "file-denied"):
@@ -51,17 +52,27 @@ async def keep_evidence(ports: RedisPorts, view: StoreView) -> tuple[str, str]:
     """(directory with copies of all that lies on the disk, "" when there is none; why it is not complete)."""
     if view.layout is None or not view.local:
         return "", "its files are not on this machine" if not view.local else "its directory is not known"
-    target = f"{ports.state_dir}/{view.name}/evidence-{stamp(view.at)}"
     sources = {**_aof_sources(view, view.layout)}
     if view.rdb_mtime is not None:
         sources[view.layout.dbfilename] = view.layout.rdb
     if not sources:
         return "", "there is neither an RDB nor an append-only file, or they cannot be read"
     try:
+        target = await _place(ports, view.name, "evidence")
         await ports.files.copy(sources, target)
     except AgentdError as error:
         return "", error.message
     return target, ""
+
+
+async def _place(ports: RedisPorts, name: str, what: str) -> str:
+    """A new directory's name, in one that is there: an enforcement that was cut off may be done again within the same
+    second. Raises AgentdError."""
+    directory = f"{ports.state_dir}/{name}"
+    taken = await ports.files.prepare(directory)
+    first = f"{what}-{stamp(ports.clock.time())}"
+    names = itertools.chain((first,), (f"{first}-{number}" for number in itertools.count(2)))
+    return f"{directory}/{next(name for name in names if name not in taken)}"
 
 
 def _aof_sources(view: StoreView, layout: Layout) -> dict[str, str]:

@@ -28,6 +28,7 @@ def seen(
         findings=verdict.findings,
         enforcing=enforcing,
         record=record,
+        backup_bytes=record.backup_bytes if record is not None else 0,
     )
 
 

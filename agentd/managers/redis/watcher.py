@@ -17,6 +17,7 @@ from agentd.managers.redis.context import RedisPorts, Store
 from agentd.managers.redis.guard import Guard
 from agentd.managers.redis.heal import Attempts, Repair, needed, signature
 from agentd.managers.redis.look import Looker
+from agentd.managers.redis.pinned import pinned
 from agentd.managers.redis.records import Records
 from agentd.managers.redis.schedule import Schedule
 from agentd.managers.redis.status import seen, unseen
@@ -120,10 +121,12 @@ class Watcher:
         try:
             view = await parts.looker.look(store)
             record = await parts.guard.compare(store, view)
+            verdict = assess(view, store.policy, record, self._previous)
+            if not record.loss and not view.state.loading:
+                record = await parts.guard.note(record, verdict)
         except AgentdError as error:
             self._unreachable(error)
             return None
-        verdict = assess(view, store.policy, record, self._previous)
         self._previous = view.state
         self.folders = _folders(view.tree)
         enforcing = parts.actions.running(store.name)
@@ -138,8 +141,7 @@ class Watcher:
     def _publish(self, now: StoreStatus) -> None:
         before, self.status = self.status, now
         if before.durability is not now.durability:
-            text = f"{now.name}: {now.durability.value}: {now.summary}"
-            self._parts.events.emit(f"redis.{now.durability.value}", now.name, text)
+            self._parts.events.emit(f"redis.{now.durability.value}", now.name, f"{now.durability.value}: {now.summary}")
 
     # -- the process ------------------------------------------------------------------------------------------
 
@@ -178,8 +180,9 @@ class Watcher:
         self._attempts[repair].tried(what, now)
         try:
             if repair is Repair.SAVE:
-                await store.admin.save()
-                parts.events.emit("redis.saving", store.name, f"{store.name}: saving the RDB again, after a failure")
+                async with pinned(parts.ports, store, view.state) as same:
+                    await same.admin.save()
+                parts.events.emit("redis.saving", store.name, "the RDB is saved again, after a failure")
                 self.hurry()
             else:
                 self._again = False
