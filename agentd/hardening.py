@@ -18,6 +18,7 @@ from agentd.adapters.unit_files import LocalUnitFiles
 from agentd.core.schema import Model, Settings
 from agentd.engine.changes import ChangeBook
 from agentd.engine.events import EventLog
+from agentd.engine.steps import Steps
 from agentd.engine.world import World
 from agentd.errors import AgentdError, BusError
 from agentd.managers.hardening.actions import ActionParts, HardeningActions
@@ -105,10 +106,7 @@ class HardeningParts:
                 installer,
                 prover,
                 verifier,
-                history.store,
-                history.changes,
-                history.events,
-                ports.clock,
+                Steps(history.store, history.changes, history.events, ports.clock),
                 settings,
                 str(paths.config_dir(system=system) / "config.d"),
                 self._ready,

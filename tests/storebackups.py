@@ -19,7 +19,7 @@ from agentd.adapters.clock import SystemClock
 from agentd.adapters.redis import RedisClient
 from agentd.adapters.redis_backups import LocalBackupFiles
 from agentd.adapters.redis_scratch import LocalScratchServers
-from agentd.engine.steps import Progress
+from agentd.engine.steps import Step
 from agentd.errors import AgentdError
 from agentd.managers.redis.backup import BackupResult, Backups
 from agentd.managers.redis.drill import DrillResult, drill
@@ -38,13 +38,13 @@ class Rig:
     def __init__(self, server: RedisServer, files: LocalBackupFiles | None = None, memory: int = PLENTY) -> None:
         self.server = server
         self.files = files or LocalBackupFiles()
-        self.scratch = LocalScratchServers()
+        self.scratch = LocalScratchServers(server.executable)
         self.memory = memory
         self.admin: RedisAdmin = RedisClient(Target("store", server.url), timeout=20)
         self.backups = server.folder / "backups"
         self.place = server.folder / "drill"
         self.seen: list[str] = []
-        self.listener: Progress | None = None
+        self.listener: Step | None = None
 
     async def __aenter__(self) -> Rig:
         return self

@@ -18,9 +18,6 @@ from agentd.types import Change, ExitCode, Outcome, PhaseRecord
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, str], Awaitable[None]]
-"""(step, detail): the step that begins now; on the disk when it returns."""
-
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -30,6 +27,28 @@ class Ending:
     message: str
     code: ExitCode = ExitCode.OK
     cause: str = ""
+
+
+Step = Callable[[str, str], Awaitable[None]]
+"""(step, detail): the step that begins now. What does the work needs no more of a `Progress`."""
+
+
+class Progress:
+    """Called with (step, detail): the step that begins now."""
+
+    def __init__(self, change: Change, steps: Steps) -> None:
+        self.change = change
+        self._steps = steps
+
+    def tell(self, step: str, detail: str) -> None:
+        """Told, not journaled: for steps that a crash does not have to know of."""
+        self.change = advance(self.change, step, detail, self._steps.clock.time())
+        self._steps.changes.note(self.change)
+
+    async def __call__(self, step: str, detail: str) -> None:
+        """On the disk when it returns. Raises AgentdError."""
+        self.tell(step, detail)
+        await self._steps.store.save_change(self.change)
 
 
 Work = Callable[[Progress], Awaitable[Ending]]
@@ -44,7 +63,7 @@ class Steps:
     events: EventLog
     clock: Clock
 
-    def begin(self, kind: str, target: str, work: Work) -> tuple[Change, asyncio.Task[Change]]:
+    def begin(self, kind: str, target: str | None, work: Work) -> tuple[Change, asyncio.Task[Change]]:
         change = Change(f"{kind[0]}{secrets.token_hex(5)}", kind, "", target, None, self.clock.time(), "begin")
         self.changes.note(change)
         return change, asyncio.ensure_future(self._drive(change, work))
@@ -54,14 +73,7 @@ class Steps:
         await self._end(change, Ending(Outcome.RECOVERED, message))
 
     async def _drive(self, change: Change, work: Work) -> Change:
-        current = change
-
-        async def progress(step: str, detail: str) -> None:
-            nonlocal current
-            current = advance(current, step, detail, self.clock.time())
-            self.changes.note(current)
-            await self.store.save_change(current)
-
+        progress = Progress(change, self)
         try:
             await self.store.save_change(change)
             ending = await work(progress)
@@ -72,7 +84,7 @@ class Steps:
         except Exception as error:  # Nobody awaits this task: a bug must end the change, and be seen.
             log.exception("change.internal")
             ending = Ending(Outcome.DEGRADED, f"internal error ({type(error).__name__})", ExitCode.FAILED)
-        return await self._end(current, ending)
+        return await self._end(progress.change, ending)
 
     async def _end(self, change: Change, ending: Ending) -> Change:
         now = self.clock.time()

@@ -329,6 +329,7 @@ from agentd.adapters import redis_copies
 from agentd.errors import AgentdError
 redis_copies.HEADROOM = float(sys.argv[5])
 server = RedisServer.__new__(RedisServer)
+server.executable = "redis-server"
 server.folder, server.socket, server.port = Path(sys.argv[2]), Path(sys.argv[2]) / "redis.sock", 0
 async def work():
     async with Rig(server) as rig:

@@ -69,7 +69,7 @@ CASES: list[Case] = [
     *((f"auto-aof-rewrite-min-size {text}\n", {}, ()) for text in ("-1", "+5", "1.5mb", "1tb", "64 mb", "10%")),
     *(
         (f"auto-aof-rewrite-min-size {text}\n", {}, ())
-        for text in (str(2**63 - 1), str(2**63), f"{2**63}kb", f"{2**54}kb")
+        for text in (str(2**63 - 1), str(2**63), str(2**64), f"{2**63}kb", f"{2**54}kb")
     ),
     *(
         (f"auto-aof-rewrite-percentage {text}\n", {}, ())

@@ -138,6 +138,17 @@ async def test_under_the_names_of_the_server(backup: str, target: RedisServer) -
         target.kill()
 
 
+async def test_names_that_lead_elsewhere(backup: str, target: RedisServer) -> None:
+    async with Rig(target) as rig:
+        for names in ({"dbfilename": "../dump.rdb"}, {"appenddirname": ".."}, {"appendfilename": "a/b"}):
+            with pytest.raises(AgentdError) as caught:
+                await rig.restore(backup, **names)
+            assert caught.value.kind == "restore-where"
+        with pytest.raises(AgentdError, match="not an absolute path"):
+            await rig.restore(backup, Path("relative"))
+    assert tree(target.folder).keys() == {"redis.conf"}
+
+
 async def test_new_parts_never_reuse_a_name(backup: str, target: RedisServer) -> None:
     """An old increment under the name of a new one would be replayed."""
     target.aof.mkdir()
@@ -220,6 +231,18 @@ async def test_a_check_touches_nothing(backup: str, target: RedisServer) -> None
         done = await rig.restore(backup, check_only=True)
     assert (done.keys, done.placed, done.kept, done.message) == (200, (), "", "the backup is good")
     assert tree(target.folder) | tree(Path(backup)) == before
+
+
+async def test_without_a_server_of_its_kind_the_checksums_count(
+    backup: str, target: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentd.adapters.redis_scratch_place.shutil.which", lambda *_, **__: None)
+    record = Path(backup, RECORD)
+    record.write_text(to_json(replace(from_json(record.read_text(), RECORD), product="valkey")))
+    target.executable = ""
+    async with Rig(target) as rig:
+        done = await rig.restore(backup, check_only=True)
+    assert "not loaded: cannot start a server on the copy: there is no valkey-server" in done.message
 
 
 async def test_without_memory_the_checksums_count(backup: str, target: RedisServer) -> None:

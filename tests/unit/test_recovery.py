@@ -13,6 +13,7 @@ from unit.install_rig import A, Killed, Rig, Steps, at, rig, security
 
 from agentd.core.dropin import DropIn
 from agentd.core.schema import Settings
+from agentd.engine import steps
 from agentd.engine.changes import ChangeBook
 from agentd.errors import AgentdError, BusError
 from agentd.managers.hardening.actions import ActionParts, HardeningActions
@@ -171,10 +172,7 @@ class Acting:
                 it.installer,
                 cast(Prover, None),
                 cast(Verifier, None),
-                self.store,
-                self.changes,
-                it.events,
-                it.world.clock,
+                steps.Steps(self.store, self.changes, it.events, it.world.clock),
                 Settings,
                 "/config.d",
                 self._ready,

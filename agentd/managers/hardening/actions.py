@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from agentd.core.dropin import DropIn
 from agentd.core.schema import Settings
-from agentd.engine.changes import ChangeBook
-from agentd.engine.events import EventLog
+from agentd.engine.steps import Ending, Progress, Steps, ended
 from agentd.errors import AgentdError, ConflictError
 from agentd.findings import Finding, Severity
 from agentd.managers.hardening.install import Installer, InstallResult
@@ -23,15 +19,14 @@ from agentd.managers.hardening.prove import Prover
 from agentd.managers.hardening.recovery import Recovery
 from agentd.managers.hardening.rollout import Result
 from agentd.managers.hardening.verify import Proof, Verifier
-from agentd.ports import Clock, Store
-from agentd.types import Change, ExitCode, Outcome, PhaseRecord
+from agentd.types import Change, ExitCode, Outcome
 from agentd.wire import DropinSet
 
 log = logging.getLogger(__name__)
 
 KIND = "dropins"
-Progress = Callable[[str, str], None]
-"""(phase, detail): the phase that begins now."""
+Told = Callable[[str, str], None]
+"""(step, detail): the step that begins now."""
 
 
 @dataclass(slots=True)
@@ -40,10 +35,7 @@ class ActionParts:
     installer: Installer
     prover: Prover
     verifier: Verifier
-    store: Store
-    changes: ChangeBook
-    events: EventLog
-    clock: Clock
+    steps: Steps
     settings: Callable[[], Settings]
     config_dir: str
     """Where `adopt` writes a fragment of the configuration."""
@@ -54,10 +46,10 @@ class ActionParts:
 class HardeningActions:
     def __init__(self, parts: ActionParts) -> None:
         self._parts = parts
-        self._running: tuple[str, asyncio.Task[None]] | None = None
+        self._running: tuple[Change, asyncio.Task[Change]] | None = None
         self._own: set[str] = set()
         """Changes of this process: their tasks end them."""
-        self._recovery = Recovery(parts.installer.recover, self._recovered, parts.clock)
+        self._recovery = Recovery(parts.installer.recover, self._recovered, parts.steps.clock)
         parts.manager.on_reload.append(self._recovery.systemd_is_back)
 
     async def start(self) -> None:
@@ -66,10 +58,7 @@ class HardeningActions:
         await self._recovery.run()
 
     async def close(self) -> None:
-        if self._running is not None:
-            self._running[1].cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._running[1]
+        await ended(self._running[1] if self._running is not None else None)
 
     async def plan(self, units: Sequence[str], *, force: bool) -> InstallPlan:
         """Of these units, of all for none. Raises AgentdError."""
@@ -81,19 +70,19 @@ class HardeningActions:
         plan = await self.plan(units, force=force)
         installer = self._parts.installer
 
-        async def work(progress: Progress) -> InstallResult:
+        async def work(progress: Told) -> InstallResult:
             return await installer.apply(plan, restart=restart, ready=self._parts.ready, progress=progress)
 
-        return await self._begin(work)
+        return self._begin(work)
 
     async def rollback(self, set_id: str, *, restart: bool) -> Change:
         self._free()
         installer = self._parts.installer
 
-        async def work(progress: Progress) -> InstallResult:
+        async def work(progress: Told) -> InstallResult:
             return await installer.rollback(set_id, restart=restart, ready=self._parts.ready, progress=progress)
 
-        return await self._begin(work)
+        return self._begin(work)
 
     async def adopt(self, unit: str) -> Sequence[str]:
         """Every drop-in of the unit that was edited or written by hand becomes part of the configuration, which has to
@@ -105,7 +94,6 @@ class HardeningActions:
                 taken = await parts.installer.adopt(path, settings, parts.manager.declare, config_dir=parts.config_dir)
             settings = taken.settings
             done.append(str(taken))
-            parts.events.emit("dropins.adopted", unit, str(taken), file=path)
         return done
 
     async def sets(self) -> Sequence[DropinSet]:
@@ -126,10 +114,10 @@ class HardeningActions:
     # -- inside -----------------------------------------------------------------------------------------------
 
     async def _recovered(self, done: str) -> None:
-        open_changes = await self._parts.store.open_changes()
+        open_changes = await self._parts.steps.store.open_changes()
         for change in [change for change in open_changes if change.kind == KIND and change.id not in self._own]:
             text = done or "the installation was cut off, and nothing of it is left half done"
-            await self._end(change, Outcome.RECOVERED, text)
+            await self._parts.steps.cut_off(change, text)
         self._parts.manager.file_changed("")
 
     def _desired(self, units: Sequence[str]) -> list[DropIn]:
@@ -137,47 +125,26 @@ class HardeningActions:
 
     def _free(self) -> None:
         if self._running is not None and not self._running[1].done():
-            change = self._running[0]
+            change = self._running[0].id
             raise ConflictError(f"change {change} is installing drop-ins", change)
 
-    async def _begin(self, work: Callable[[Progress], Awaitable[InstallResult]]) -> Change:
-        change = Change(f"d{secrets.token_hex(5)}", KIND, "", None, None, self._parts.clock.time(), "plan")
-        self._own.add(change.id)
-        task = asyncio.ensure_future(self._drive(change, work))
-        self._running = (change.id, task)
-        self._parts.changes.note(change)
-        return change
-
-    async def _drive(self, change: Change, work: Callable[[Progress], Awaitable[InstallResult]]) -> None:
-        parts, current = self._parts, change
-
-        def progress(phase: str, detail: str) -> None:
-            nonlocal current
-            current = _advance(current, phase, detail, parts.clock.time())
-            parts.changes.note(current)
-
-        try:
-            await parts.store.save_change(change)
-            with self._recovery.owed():
-                result = await work(progress)
-            notes = await self._prove_restarted(result, progress)
-        except AgentdError as error:
-            await self._end(current, Outcome.REFUSED, error.message, cause=error.hint or "", code=ExitCode.REFUSED)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # Nobody awaits this task: a bug must end the change, and be seen.
-            log.exception("hardening.internal")
-            text = f"internal error ({type(error).__name__})"
-            await self._end(current, Outcome.DEGRADED, text, code=ExitCode.FAILED)
-        else:
+    def _begin(self, work: Callable[[Told], Awaitable[InstallResult]]) -> Change:
+        async def installed(progress: Progress) -> Ending:
+            try:
+                with self._recovery.owed():
+                    result = await work(progress.tell)
+                notes = await self._prove_restarted(result, progress.tell)
+            finally:
+                self._parts.manager.unit_changed(None)
+                self._parts.manager.file_changed("")
             outcome, code = _ending(result)
-            text = "; ".join([_message(result), *notes])
-            await self._end(current, outcome, text, cause=_cause(result), code=code)
-        finally:
-            parts.manager.unit_changed(None)
-            parts.manager.file_changed("")
+            return Ending(outcome, "; ".join([_message(result), *notes]), code, _cause(result))
 
-    async def _prove_restarted(self, result: InstallResult, progress: Progress) -> list[str]:
+        self._running = self._parts.steps.begin(KIND, None, installed)
+        self._own.add(self._running[0].id)
+        return self._running[0]
+
+    async def _prove_restarted(self, result: InstallResult, progress: Told) -> list[str]:
         """What runs under new directives is tried at once; a sentence for each unit where something is not in effect.
         That it cannot be tried undoes nothing."""
         notes = []
@@ -192,25 +159,6 @@ class HardeningActions:
             if bad:
                 notes.append(f"not in effect for {unit}: {', '.join(bad)}")
         return notes
-
-    async def _end(
-        self, change: Change, outcome: Outcome, message: str, *, cause: str = "", code: ExitCode = ExitCode.OK
-    ) -> None:
-        now = self._parts.clock.time()
-        change = dataclasses.replace(
-            _advance(change, "done", "", now),
-            finished=now,
-            outcome=outcome,
-            exit_code=int(code),
-            message=message,
-            cause=cause,
-        )
-        try:
-            await self._parts.store.save_change(change)
-        except AgentdError as error:
-            log.warning("change.not-saved", extra={"data": {"change": change.id, "error": error.message}})
-        self._parts.events.emit(f"dropins.{outcome.value}", "agentd", message, change=change.id)
-        self._parts.changes.note(change)
 
 
 def _ending(result: InstallResult) -> tuple[Outcome, ExitCode]:
@@ -236,14 +184,3 @@ def _message(result: InstallResult) -> str:
 
 def _cause(result: InstallResult) -> str:
     return "; ".join(outcome.message for outcome in result.units if not outcome.ok)
-
-
-def _advance(change: Change, phase: str, detail: str, now: float) -> Change:
-    """The phase before is over, this one runs; "done" is no phase."""
-    phases = list(change.phases)
-    if phases and phases[-1].seconds is None:
-        last = phases[-1]
-        phases[-1] = dataclasses.replace(last, seconds=max(0.0, now - last.started), result="pass")
-    if phase != "done":
-        phases.append(PhaseRecord(phase, now, detail=detail))
-    return dataclasses.replace(change, phase=phase, phases=tuple(phases))

@@ -11,7 +11,7 @@ from agentd.core import redis_backup as record
 from agentd.core.redis_backup import PARTIAL, RECORD, BackupInfo
 from agentd.core.redis_drill import memory_wanted
 from agentd.core.redis_layout import Layout, layout
-from agentd.engine.steps import Progress
+from agentd.engine.steps import Step
 from agentd.errors import AgentdError
 from agentd.managers.redis.copying import append_only
 from agentd.managers.redis.waiting import fresh_save, idle
@@ -59,7 +59,7 @@ class Backups:
         *,
         timeout: float,
         executable: str,
-        progress: Progress,
+        progress: Step,
     ) -> BackupResult:
         """A new directory below `target`; older ones but the newest `keep` are removed when it was verified.
 

@@ -16,7 +16,7 @@ from agentd.core.redis_drill import (
     shortfall,
 )
 from agentd.core.redis_layout import LAYOUT_NAMES, Layout, layout
-from agentd.engine.steps import Progress
+from agentd.engine.steps import Step
 from agentd.errors import AgentdError
 from agentd.managers.redis.copying import append_only
 from agentd.managers.redis.waiting import idle, until
@@ -65,7 +65,7 @@ async def drill(
     executable: str,
     memory_available: Callable[[], int],
     timeout: float,
-    progress: Progress,
+    progress: Step,
 ) -> DrillResult:
     """`effective`: what the next start reads of appendonly, dir, dbfilename, appenddirname and appendfilename; what it
     does not say is as in `running`. `place`: a directory for this store's copy alone, emptied before and after.

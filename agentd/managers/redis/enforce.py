@@ -6,12 +6,13 @@ the file that the next start reads. Redis is never restarted for it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agentd.core.redis_policy import NAMES, drift, proof, refusals, settings_before_aof
 from agentd.core.redis_verdict import assess
 from agentd.core.redis_view import StoreView
+from agentd.engine.steps import Step
 from agentd.errors import AgentdError
 from agentd.managers.redis import safety, waiting
 from agentd.managers.redis.context import RedisPorts, Store
@@ -20,11 +21,6 @@ from agentd.managers.redis.persist import Persisted, persist, way
 from agentd.stores import Durability, RedisState
 from agentd.types import ExitCode, Outcome
 from agentd.wire import EnforcePlan
-
-Step = Callable[[str, str], Awaitable[None]]
-"""(name, detail) of the step that begins now; journaled when it returns."""
-SETTLE = 30.0
-"""Seconds for a change in progress on the server to end before we begin."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from agentd.core.redis_backup import (
 from agentd.core.redis_drill import memory_wanted
 from agentd.core.redis_layout import Layout, layout
 from agentd.core.redis_placement import Placement
-from agentd.engine.steps import Progress
+from agentd.engine.steps import Step
 from agentd.errors import AgentdError
 from agentd.ports import Clock
 from agentd.ports_backup import BackupFiles
@@ -111,7 +111,7 @@ async def restore(
     clock: Clock,
     check_only: bool,
     in_use: Callable[[], Awaitable[str]],
-    progress: Progress,
+    progress: Step,
 ) -> RestoreResult:
     """`into`: the data directory of a server that is stopped ("" with `check_only`). `names`: dbfilename,
     appenddirname and appendfilename of that server, those of the backup where it does not say. `in_use`: a sentence
@@ -136,7 +136,7 @@ async def restore(
 
 
 async def _placed(
-    files: BackupFiles, plan: Placement, in_use: Callable[[], Awaitable[str]], progress: Progress
+    files: BackupFiles, plan: Placement, in_use: Callable[[], Awaitable[str]], progress: Step
 ) -> tuple[str, tuple[str, ...]]:
     await progress("place", f"the files are laid into {plan.layout.directory}")
     await files.stage(plan)

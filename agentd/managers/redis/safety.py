@@ -12,6 +12,9 @@ from agentd.errors import AgentdError
 from agentd.managers.redis.context import RedisPorts
 
 NO_FILE = "file-missing"
+VAGUE = 1.0
+"""Seconds. A start is known by the kernel's ticks, and a server may be started anew within one; a copy too many does no
+harm."""
 
 
 def stamp(now: float) -> str:
@@ -24,7 +27,7 @@ def left_behind(view: StoreView) -> bool:
     Switching the append-only file on deletes it, and it may hold what the RDB lacks."""
     if view.aof is None or view.state.aof_enabled or not view.aof.newest or view.manifest is None:
         return False
-    return view.aof.newest < view.started and view.aof.newest > (view.rdb_mtime or 0.0)
+    return view.aof.newest < view.started + VAGUE and view.aof.newest > (view.rdb_mtime or 0.0)
 
 
 async def keep_aof(ports: RedisPorts, view: StoreView) -> str:
