@@ -111,7 +111,7 @@ def _running(view: StoreView, policy: RedisPolicy) -> Iterator[Finding]:
                 Verdict.NOT_PROVABLE,
                 Severity.WARNING,
                 cause=f"the settings cannot be read: {view.running_problem}",
-                fix="give agentd's ACL user +config|get +config|set +config|rewrite +bgsave +bgrewriteaof +info",
+                fix=_settings_fix(view.running_problem),
             )
         return
     wrong = {item.name: item for item in drift(policy, view.running)}
@@ -128,6 +128,12 @@ def _running(view: StoreView, policy: RedisPolicy) -> Iterator[Finding]:
         )
     if not wrong:
         yield Finding(view.name, "settings", Verdict.EFFECTIVE, Severity.OK)
+
+
+def _settings_fix(problem: str) -> str:
+    if "renamed or switched off" in problem:
+        return "take rename-command CONFIG out of the server's configuration file, and restart it when it is safe"
+    return "give agentd's ACL user +config|get +config|set +config|rewrite +bgsave +bgrewriteaof +info"
 
 
 def _aof(view: StoreView, unproven: Sequence[str]) -> Iterator[Finding]:

@@ -74,8 +74,7 @@ class Enforcer:
         # Once stop-writes-on-bgsave-error is on, a save that failed earlier stops all writes.
         if self._to_switch(view, store) or self._unproven(view, store) or not before.rdb_last_bgsave_ok:
             if safety.left_behind(view):
-                kept = await safety.keep_aof(self._ports, view)
-                notes.append(f"an older append-only file, newer than the RDB, is kept in {kept}")
+                notes.append(await self._keep(store, view, step))
             safe = await self._save(store, view, step)
         touched = await self._settings(store, view, step)
         try:
@@ -83,7 +82,11 @@ class Enforcer:
             touched = await self._rest(store, step) or touched
         except AgentdError as error:
             return await self._undone(store, before, view, error, notes)
-        return await self._persisted(store, before, step, notes, touched=touched, safe=safe)
+        try:
+            return await self._persisted(store, before, step, notes, touched=touched, safe=safe)
+        except AgentdError as error:
+            message = f"{store.name}: {error.message}; what was done so far stays, and it is looked at again"
+            return Enforced(Outcome.DEGRADED, message, ExitCode.FAILED, tuple(notes))
 
     # -- what is to be done -----------------------------------------------------------------------------------
 
@@ -113,6 +116,14 @@ class Enforcer:
         if state.saving and not state.loading:
             await waiting.idle(store.admin, self._ports.clock, timeout=store.policy.timeout)
         return await self._looker.look(store)
+
+    async def _keep(self, store: Store, view: StoreView, step: Step) -> str:
+        """In the journal first: once the RDB is saved, nobody would find out again that there is a copy."""
+        kept = await safety.place(self._ports, store.name, "aof")
+        told = f"an older append-only file, newer than the RDB, is kept in {kept}"
+        await step("keep", told)
+        await safety.keep_aof(self._ports, view, kept)
+        return told
 
     async def _save(self, store: Store, view: StoreView, step: Step) -> str:
         """A fresh RDB, and a copy of it where nothing that Redis does reaches; the copy's directory."""
@@ -179,6 +190,7 @@ class Enforcer:
         chosen = way(view, store)
         if chosen.text is not None or chosen.rewrite:
             await step("persist", "; ".join(chosen.changes))
+            await store.admin.state()  # Still the run that was proven: else its next start is not to read that file.
             done = await persist(self._ports, store, view)
         else:
             done = Persisted(obstacles=chosen.obstacles)
@@ -187,7 +199,7 @@ class Enforcer:
         verdict = assess(view, store.policy, None)
         notes += [*done.changes, *done.obstacles, *_fewer(before, view.state)]
         if verdict.durability in (Durability.DURABLE, Durability.RUNTIME_ONLY) and safe:
-            await self._ports.files.remove(safe)
+            await safety.forget(self._ports, store.name)
         elif safe:
             notes.append(f"a copy of the RDB from before is kept in {safe}")
         main = view.tree.main

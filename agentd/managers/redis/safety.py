@@ -30,25 +30,29 @@ def left_behind(view: StoreView) -> bool:
     return view.aof.newest < view.started + VAGUE and view.aof.newest > (view.rdb_mtime or 0.0)
 
 
-async def keep_aof(ports: RedisPorts, view: StoreView) -> str:
-    """The directory with the copy of an append-only file that would be deleted. Raises AgentdError."""
+async def keep_aof(ports: RedisPorts, view: StoreView, target: str) -> None:
+    """A copy of an append-only file that would be deleted. Raises AgentdError."""
     assert view.layout is not None
-    target = await _place(ports, view.name, "aof")
     await ports.files.link(_aof_sources(view, view.layout), target)
-    return target
 
 
 async def copy_rdb(ports: RedisPorts, name: str, layout: Layout) -> str:
     """The directory with the copy of the RDB, "" where it is not there or may not be read. A second name of the same
     file is as good: Redis writes another one and renames it."""
     try:
-        target = await _place(ports, name, "safety")
+        target = await place(ports, name, "safety")
         await ports.files.link({layout.dbfilename: layout.rdb}, target)
     except AgentdError as error:
         if error.kind in (NO_FILE, "file-denied"):
             return ""
         raise
     return target
+
+
+async def forget(ports: RedisPorts, name: str) -> None:
+    """Remove the copies that `copy_rdb` made, also those of enforcements that were cut off: all is proven by now."""
+    for path in await ports.state_files.find(f"{ports.state_dir}/{name}", "safety-*"):
+        await ports.files.remove(path)
 
 
 async def keep_evidence(ports: RedisPorts, view: StoreView) -> tuple[str, str]:
@@ -61,14 +65,14 @@ async def keep_evidence(ports: RedisPorts, view: StoreView) -> tuple[str, str]:
     if not sources:
         return "", "there is neither an RDB nor an append-only file, or they cannot be read"
     try:
-        target = await _place(ports, view.name, "evidence")
+        target = await place(ports, view.name, "evidence")
         await ports.files.copy(sources, target)
     except AgentdError as error:
         return "", error.message
     return target, ""
 
 
-async def _place(ports: RedisPorts, name: str, what: str) -> str:
+async def place(ports: RedisPorts, name: str, what: str) -> str:
     """A new directory's name, in one that is there: an enforcement that was cut off may be done again within the same
     second. Raises AgentdError."""
     directory = f"{ports.state_dir}/{name}"

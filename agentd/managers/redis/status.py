@@ -7,6 +7,7 @@ from dataclasses import replace
 from agentd.core.redis_verdict import Assessment
 from agentd.core.redis_view import StoreView
 from agentd.errors import AgentdError
+from agentd.findings import Finding, Severity, Verdict
 from agentd.stores import Durability, StoreRecord, StoreStatus
 
 
@@ -32,8 +33,11 @@ def seen(
     )
 
 
-def unseen(before: StoreStatus, error: AgentdError, record: StoreRecord | None) -> StoreStatus:
+def unseen(before: StoreStatus, error: AgentdError, record: StoreRecord | None, *, enforcing: str = "") -> StoreStatus:
     """What was found in the file stays true; what only the server can say is not known any more."""
+    finding = Finding(
+        before.name, "server", Verdict.NOT_PROVABLE, Severity.WARNING, cause=error.message, fix=error.hint
+    )
     return replace(
         before,
         durability=Durability.UNREACHABLE,
@@ -42,6 +46,7 @@ def unseen(before: StoreStatus, error: AgentdError, record: StoreRecord | None) 
         state=None,
         runtime=None,
         proven=None,
-        findings=(),
+        findings=(finding,),
+        enforcing=enforcing,
         record=record,
     )

@@ -94,8 +94,10 @@ class Watcher:
                     await self._round()
             except Exception:  # A bug here must not end the watch, nor go unseen.
                 log.exception("redis.internal", extra={"data": {"store": self.store.name}})
+            # Not wait_for: in Python 3.11 that swallows a cancellation that comes together with the news.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._wait())
+                async with asyncio.timeout(self._wait()):
+                    await self._news.wait()
 
     def _wait(self) -> float:
         """Seconds until the next look without news."""
