@@ -58,8 +58,9 @@ class Link:
         """Start connecting; returns once connected, or after `patience` seconds while it goes on trying."""
         if self._task is None:
             self._task = asyncio.create_task(self._keep(), name="systemd-link")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._up.wait(), patience)
+        with suppress(TimeoutError):  # Not wait_for, which in Python 3.11 may swallow a cancellation.
+            async with asyncio.timeout(patience):
+                await self._up.wait()
 
     async def close(self) -> None:
         if self._task is not None:
