@@ -247,6 +247,7 @@ class Daemon:
         if unit is None:
             self.dropins.units_changed()
         self.hardening.manager.unit_changed(unit)
+        self.redis.manager.unit_changed(unit)
         self.models.unit_changed(unit)
         self.units.unit_changed(unit)
 

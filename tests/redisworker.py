@@ -1,13 +1,12 @@
 """agentd's part for stores in processes of their own, that are killed: at a chosen effect, agentd, the server, or both.
 
-Each line on stdin is an order (JSON, see `Order`); a child is forked for it, which says what happens on stdout, one JSON
-object a line; the last is {"ended": exit status} of the parent.
+Each line on stdin is an order (JSON, see `Order`); a child is forked for it, which says what happens on stdout, one
+JSON object a line; the last is {"ended": exit status} of the parent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import json
 import os
 import re
@@ -34,10 +33,14 @@ ADMIN = ("state", "config", "set_config", "rewrite_config", "save", "rewrite_aof
 FILES = ("patch", "link", "copy", "remove")
 LOOKS = 2
 """Of a row of questions that wait for the same thing, so many are points of their own: how many come is chance."""
+CHANCE = re.compile(r"apply\d+|.*>state2")
+"""Points that one run has and another has not: records are written when they differ, and a wait may be over at once."""
 BURST = 20
+GO = "go"
+"""Appears in the folder when the server has been started anew."""
 DATABASE = 2
 """Where the keys are that are written meanwhile."""
-PATIENCE, LIMIT = 20.0, 50
+PATIENCE, LIMIT = 20.0, 40
 """Seconds: for the store to become durable, and for the whole child."""
 
 _enforcing: ContextVar[bool] = ContextVar("enforcing", default=False)
@@ -46,7 +49,8 @@ _enforcing: ContextVar[bool] = ContextVar("enforcing", default=False)
 @dataclass(frozen=True, slots=True)
 class Order:
     """`point`: the effect at which `who` ("agentd", "server", "both") is killed, `when` it is about to begin
-    ("before") or has just ended ("after"); "" for none, and then every point is told."""
+    ("before") or has just ended ("after"); "" for none. With "restart" the server is killed, and agentd stands still
+    until it has been started anew."""
 
     folder: str
     """Of agentd's state."""
@@ -78,8 +82,8 @@ def say(**words: object) -> None:
 
 
 class Points:
-    """Every effect of the first look and of the enforcement, named after its kind and its number among those. What the
-    watcher does beside the enforcement is no point: when it comes is chance."""
+    """Every effect of the first look and of the first enforcement, named after its kind and its number among those.
+    What the watcher does beside the enforcement is no point: when it comes is chance."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
@@ -95,6 +99,8 @@ class Points:
 
     def enforcement(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def marked(*args: Any, **options: Any) -> Any:
+            if self._begun:
+                return await call(*args, **options)
             self._begun = True
             token = _enforcing.set(True)  # The task of the change inherits it.
             try:
@@ -145,8 +151,12 @@ def strike(order: Order) -> None:
         say(struck=order.point, aof=aof, file=file, clean=clean_moment(client))
     if order.who != "agentd":
         os.kill(order.server, signal.SIGKILL)
-    if order.who != "server":
+    if order.who in ("agentd", "both"):
         os.kill(os.getpid(), signal.SIGKILL)
+    end = time.monotonic() + 20
+    while order.who == "restart" and not Path(order.folder, GO).exists():
+        assert time.monotonic() < end, "the server was not started anew"
+        time.sleep(0.005)  # The test is the server's parent, not ours.
 
 
 def has_aof(client: Any, data: Path) -> bool:
@@ -180,7 +190,7 @@ def clean_moment(client: Any, seconds: float = 10.0) -> float:
 # -- a life --------------------------------------------------------------------------------------------------------
 
 
-async def live(order: Order) -> int:
+async def live(order: Order) -> None:
     points = Points(order)
     rig = Rig(Path(order.folder), Known(order))  # type: ignore[arg-type]
     points.around(rig.files, FILES)
@@ -192,30 +202,28 @@ async def live(order: Order) -> int:
     life = Life(rig, Settings(redis=RedisPolicy(url=rig.server.url, **order.policy)))
     points.around(life.journal, ("save_change",))
     points.around(life.ports.state_files, ("apply",))
-    life.actions.enforce = points.enforcement(life.actions.enforce)  # type: ignore[method-assign]
+    life.actions.enforce = points.enforcement(life.actions.enforce)  # type: ignore[assignment]
     await life.start()
     try:
         await life.durable(PATIENCE)
     except AssertionError as error:
         say(failed=str(error).partition("; (Finding")[0])
-        return 1
-    say(durable=True, points=points.seen, told=[event.message for event in life.events.recent(1000)])
-    await life.stop()
-    return 0
+        os._exit(1)
+    told = [phase.detail for change in await life.journal.changes(100) for phase in change.phases]
+    say(durable=True, points=points.seen, told=[*told, *(event.message for event in life.events.recent(1000))])
+    os._exit(0)  # At once, as every life here.
 
 
 def main() -> None:
     for line in sys.stdin:
         child = os.fork()
         if not child:
-            status = 1
             try:
-                faulthandler.dump_traceback_later(LIMIT - 5)
                 signal.alarm(LIMIT)
-                status = asyncio.run(live(Order(**json.loads(line))))
+                asyncio.run(live(Order(**json.loads(line))))
             except BaseException:
                 traceback.print_exc()
-            os._exit(status)
+            os._exit(2)
         say(ended=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 

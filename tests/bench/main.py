@@ -15,6 +15,7 @@ import death
 import idle
 import ready
 import status
+import stores
 import switch
 import verify
 from figures import Section
@@ -33,6 +34,9 @@ def main() -> int:
         "cli": lambda: status.measure(rig, options.peers, 10 if few else 30),
         "idle": lambda: idle.measure(rig, options.idle or (10.0 if few else 60.0)),
         "verify": lambda: verify.measure(2 if few else 5),
+        "redis": lambda: stores.measure(
+            options.keys or (50_000 if few else 1_000_000), 1 if few else 3, options.idle or (10.0 if few else 60.0)
+        ),
         "ready": lambda: ready.measure(rig, 4 if few else 15),
     }
     print(_machine())
@@ -53,9 +57,10 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run")
-    parser.add_argument("sections", nargs="*", help="switch death cli idle verify ready; all when none is named")
+    parser.add_argument("sections", nargs="*", help="switch death cli idle verify redis ready; all when none is named")
     parser.add_argument("--quick", action="store_true", help="few samples: does it run at all?")
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="how long to watch the idle daemon")
+    parser.add_argument("--keys", type=int, metavar="N", help="size of the data set of the Redis")
     parser.add_argument("--peers", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -14,7 +14,7 @@ from agentd.errors import AgentdError, ConflictError
 from agentd.managers.redis.backup import Backups
 from agentd.managers.redis.context import RedisPorts, Store
 from agentd.managers.redis.drill import drill
-from agentd.managers.redis.enforce import Enforcer
+from agentd.managers.redis.enforce import KEEP, Enforcer
 from agentd.managers.redis.guard import Guard
 from agentd.managers.redis.look import Looker
 from agentd.managers.redis.pinned import pinned
@@ -60,7 +60,9 @@ class RedisActions:
         again = []
         for change in await self._parts.steps.store.open_changes():
             if change.kind in KINDS and change.id != self.running(change.target or ""):
-                await self._parts.steps.cut_off(change, "agentd was stopped meanwhile; the store is looked at anew")
+                kept = [phase.detail for phase in change.phases if phase.phase == KEEP]
+                text = "; ".join(("agentd was stopped meanwhile; the store is looked at anew", *kept))
+                await self._parts.steps.cut_off(change, text)
                 if change.kind == ENFORCE and change.target:
                     again.append(change.target)
         return tuple(dict.fromkeys(again))

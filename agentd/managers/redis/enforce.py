@@ -22,6 +22,9 @@ from agentd.stores import Durability, RedisState
 from agentd.types import ExitCode, Outcome
 from agentd.wire import EnforcePlan
 
+KEEP = "keep"
+"""The step whose detail must not be lost: where the copy of an older append-only file is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Enforced:
@@ -121,7 +124,7 @@ class Enforcer:
         """In the journal first: once the RDB is saved, nobody would find out again that there is a copy."""
         kept = await safety.place(self._ports, store.name, "aof")
         told = f"an older append-only file, newer than the RDB, is kept in {kept}"
-        await step("keep", told)
+        await step(KEEP, told)
         await safety.keep_aof(self._ports, view, kept)
         return told
 

@@ -15,16 +15,19 @@ from agentd.managers.redis.context import RedisPorts, Store
 from agentd.managers.redis.records import Records
 from agentd.stores import AofFiles, ConfTree, Launch, RedisState, Space
 
+LAUNCH_AGE = 300.0
+"""Seconds. An edited unit is news only where systemd is ours; to ask costs a process."""
 REFUSED = ("redis-denied", "redis-unknown-command", "redis-refused")
 
 
 class Looker:
-    """Remembers for each run of a server how it was started: that does not change, and costs a process to ask."""
+    """Remembers for a while how a server was started, since that costs a process to ask."""
 
     def __init__(self, ports: RedisPorts, records: Records | None = None) -> None:
         self._ports = ports
         self._records = records
-        self._launches: dict[str, tuple[str, Launch]] = {}
+        self._launches: dict[str, tuple[str, Launch, float]] = {}
+        """Store -> (run of the server, how it was started, monotonic time until which that is believed)."""
 
     async def look(self, store: Store) -> StoreView:
         """Raises AgentdError when the server cannot be asked."""
@@ -75,12 +78,13 @@ class Looker:
             return None, error.message
 
     async def _launch(self, store: Store, state: RedisState) -> Launch:
-        known = self._launches.get(store.name)
-        if known is None or known[0] != state.run_id:
-            known = (state.run_id, await self._ports.files.launch(state.pid))
-            if not known[1].problem:
-                self._launches[store.name] = known
-        return known[1]
+        run, launch, until = self._launches.get(store.name, ("", Launch(), 0.0))
+        now = self._ports.clock.monotonic()
+        if run != state.run_id or now >= until:
+            launch = await self._ports.files.launch(state.pid)
+            if not launch.problem:
+                self._launches[store.name] = (state.run_id, launch, now + LAUNCH_AGE)
+        return launch
 
     async def _tree(self, state: RedisState) -> ConfTree:
         return await self._ports.files.configuration(state.config_file) if state.config_file else ConfTree()

@@ -121,6 +121,12 @@ class RedisManager:
                 watcher.hurry()
         self._watch_files()
 
+    def unit_changed(self, unit: str | None) -> None:
+        """None: systemd was reloaded, so that a unit's arguments may be others from the next start on."""
+        if unit is None:
+            for watcher in self._watchers.values():
+                watcher.forget_launch()
+
     def _watch_files(self) -> None:
         """The directories of all configuration files that we can see."""
         found = tuple(sorted({folder for w in self._watchers.values() for folder in w.folders}))

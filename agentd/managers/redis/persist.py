@@ -13,6 +13,9 @@ from agentd.managers.redis.context import RedisPorts, Store
 
 log = logging.getLogger(__name__)
 
+TICK = 0.05
+"""Seconds: the kernel counts starts in hundredths, and a file may have been written just before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Persisted:
@@ -61,7 +64,7 @@ def way(view: StoreView, store: Store) -> Way:
 def _rewrite(view: StoreView, impossible: tuple[str, ...]) -> Way:
     readable = view.tree.main is not None and view.tree.main.text is not None
     if readable and view.running is not None:
-        changed_after = max(view.launch.started, view.file_written)
+        changed_after = max(view.launch.started + TICK, view.file_written)
         hazards = persist_hazards(view.tree, view.launch.argv, view.running, changed_after)
         if hazards:
             return Way(obstacles=(*(f"CONFIG REWRITE would do harm: {hazard}" for hazard in hazards), *impossible))

@@ -42,6 +42,7 @@ async def copy_rdb(ports: RedisPorts, name: str, layout: Layout) -> str:
     try:
         target = await place(ports, name, "safety")
         await ports.files.link({layout.dbfilename: layout.rdb}, target)
+        await forget(ports, name, but=target)  # One is enough; each pins a whole old RDB on the disk.
     except AgentdError as error:
         if error.kind in (NO_FILE, "file-denied"):
             return ""
@@ -49,10 +50,11 @@ async def copy_rdb(ports: RedisPorts, name: str, layout: Layout) -> str:
     return target
 
 
-async def forget(ports: RedisPorts, name: str) -> None:
-    """Remove the copies that `copy_rdb` made, also those of enforcements that were cut off: all is proven by now."""
+async def forget(ports: RedisPorts, name: str, *, but: str = "") -> None:
+    """Remove the copies that `copy_rdb` made, also those of enforcements that were cut off or failed."""
     for path in await ports.state_files.find(f"{ports.state_dir}/{name}", "safety-*"):
-        await ports.files.remove(path)
+        if path != but:
+            await ports.files.remove(path)
 
 
 async def keep_evidence(ports: RedisPorts, view: StoreView) -> tuple[str, str]:

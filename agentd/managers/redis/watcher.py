@@ -71,6 +71,10 @@ class Watcher:
         self._pause = SOON
         self._news.set()
 
+    def forget_launch(self) -> None:
+        self._parts.looker.forget(self.store.name)
+        self.hurry()
+
     async def look_now(self) -> StoreStatus:
         """For somebody who waits for it; mends nothing."""
         async with self._lock:
@@ -110,12 +114,14 @@ class Watcher:
         return self._pause
 
     async def _round(self) -> None:
+        busy = self._parts.actions.running(self.store.name)
         found = await self._look()
         if found is None:
             return
         view, verdict, record = found
         self._watch_process(view)
-        await self._mend(view, verdict, record)
+        if not busy:  # A look into the midst of a change says nothing; its end brings the next one.
+            await self._mend(view, verdict, record)
         await self._keep_appointments(record)
 
     async def _look(self) -> tuple[StoreView, Assessment, StoreRecord] | None:
@@ -138,7 +144,8 @@ class Watcher:
 
     def _unreachable(self, error: AgentdError) -> None:
         self._forget_process()
-        self._publish(unseen(self.status, error, self._parts.records.known(self.store.name)))
+        known, busy = self._parts.records.known(self.store.name), self._parts.actions.running(self.store.name)
+        self._publish(unseen(self.status, error, known, enforcing=busy))
 
     def _publish(self, now: StoreStatus) -> None:
         before, self.status = self.status, now
