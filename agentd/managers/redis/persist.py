@@ -13,8 +13,8 @@ from agentd.managers.redis.context import RedisPorts, Store
 
 log = logging.getLogger(__name__)
 
-TICK = 0.05
-"""Seconds: the kernel counts starts in hundredths, and a file may have been written just before."""
+TICK = 0.01
+"""Seconds in which the kernel counts starts: a file may have been written just before."""
 
 
 @dataclass(frozen=True, slots=True)
