@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,8 +32,16 @@ _DULL = re.compile(
 _PRIVATE = re.compile(r"Reading key '")
 """It names a key of the user's."""
 _CRASH = re.compile(r"crashed by signal|ASSERTION FAILED|Guru Meditation")
-_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
-"""PR_SET_PDEATHSIG, SIGKILL; then the program in its arguments."""
+_WITH_PARENT = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.getppid() == int(sys.argv[1]) or sys.exit(1); "
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
+"""PR_SET_PDEATHSIG, SIGKILL; then, when the parent is still the one in the first argument, the program in the others: a
+server whose configuration never comes would take the defaults, and port 6379."""
+_MANAGER = "systemd/private"
+"""Where a manager listens, below its runtime directory."""
+_TAKEN_OVER = ("PATH", "LD_LIBRARY_PATH", "TZ", "XDG_RUNTIME_DIR")
+"""Of our environment; the last one is where the manager listens."""
 _TELLING = 4
 """Lines that a failure is told in."""
 
@@ -52,9 +61,10 @@ class ScratchProcess:
     @classmethod
     async def start(cls, program: str, folder: Path) -> ScratchProcess:
         """It waits for its configuration, which says everything: nothing of it is in its arguments or environment."""
-        environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in os.environ}
+        environment = {name: os.environ[name] for name in _TAKEN_OVER if name in os.environ}
         try:
             process = await asyncio.create_subprocess_exec(
+                *_apart(),
                 *_bound_to_us(),
                 program,
                 "-",
@@ -152,10 +162,24 @@ class ScratchProcess:
             self._said.set()
 
 
+def _apart() -> tuple[str, ...]:
+    """Into a scope of its own where we are a service: the limits of agentd's unit are for agentd, and a server that
+    loads a data set would stand still at them, and agentd with it."""
+    run = shutil.which("systemd-run")
+    if run is None or "INVOCATION_ID" not in os.environ:
+        return ()
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    user = bool(runtime) and Path(runtime, _MANAGER).exists()
+    if not user and not Path("/run", _MANAGER).exists():
+        return ()  # The variable is inherited from a service around us, whose manager is not ours to ask.
+    which = ("--user",) if user else ()
+    return (run, *which, "--scope", "--quiet", "--collect", "--description=a copy of a store, loaded to count", "--")
+
+
 def _bound_to_us() -> tuple[str, ...]:
     """It dies with us, also when we are killed. setpriv(1) would do, but touches capabilities, which agentd's own
     sandbox does not allow."""
-    return (sys.executable, "-I", "-S", "-c", _WITH_PARENT)
+    return (sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()))
 
 
 def _expose(pid: int) -> None:

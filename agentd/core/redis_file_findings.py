@@ -41,7 +41,7 @@ def _unverified(view: StoreView, cause: str, fix: str) -> Finding:
 
 def _unreadable(view: StoreView, effective: Effective) -> Finding:
     cause = f"what the next start reads cannot be verified: {effective.problems[0]}"
-    fix = f"join the group that may read it, or as root: agentctl redis persist {view.state.config_file}"
+    fix = f"join the group that may read it, or: sudo agentctl redis persist {view.state.config_file}"
     return _unverified(view, cause, fix)
 
 
@@ -70,10 +70,13 @@ def _whence(view: StoreView, setting: Setting) -> str:
 
 def _fix(view: StoreView, name: str, setting: Setting) -> str:
     if setting.argument:
-        return f"take --{name} out of ExecStart= of {view.launch.unit or 'the unit'}: systemctl edit --full it"
+        user = "--user " if view.launch.scope == "user" else ""
+        unit = view.launch.unit
+        edit = f": systemctl {user}edit --full {unit}" if unit else ""
+        return f"take --{name} out of ExecStart= of {unit or 'its unit'}{edit}"
     if not view.state.config_file:
         return "start it with a configuration file"
-    return f"agentctl redis enforce {view.name}, or as root: agentctl redis persist {view.state.config_file} --apply"
+    return f"agentctl redis enforce {view.name}, or: sudo agentctl redis persist {view.state.config_file} --apply"
 
 
 def _places(view: StoreView, effective: Effective) -> Iterator[Finding]:

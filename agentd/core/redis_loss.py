@@ -37,6 +37,17 @@ def lost(record: StoreRecord, view: StoreView) -> Loss | None:
     return Loss.SOME if now < lasting * MANY else None
 
 
+def back(record: StoreRecord, view: StoreView) -> bool:
+    """Whether what was lost is there again. Where nobody had counted it before, only another start can have brought it
+    back, and one that read the RDB, or an append-only file that holds about as much."""
+    state = view.state
+    if record.keys:
+        return lost(record, view) is None
+    if not state.keys or state.run_id == record.run_id:
+        return False
+    return not _more_on_disk(view) or state.aof_current_size >= view.rdb_size // 2
+
+
 def _more_on_disk(view: StoreView) -> bool:
     """An RDB with keys, from before this start, that the server did not read because its append-only file was on."""
     old = view.rdb_mtime is not None and view.rdb_mtime < view.started
@@ -45,7 +56,8 @@ def _more_on_disk(view: StoreView) -> bool:
 
 def repair(record: StoreRecord, view: StoreView, evidence: str) -> str:
     """What to do, in one paragraph of numbered steps."""
-    unit = view.launch.unit or "its unit"
+    user = "--user " if view.launch.scope == "user" else ""
+    start = f"systemctl {user}start {view.launch.unit}" if view.launch.unit else "start it"
     file = view.state.config_file or "its configuration file"
     moved = [
         f'{name} "{view.running[name]}" back to "{was}"'
@@ -58,14 +70,14 @@ def repair(record: StoreRecord, view: StoreView, evidence: str) -> str:
     copies = f" Copies of the files as they were found: {evidence}." if evidence else ""
     first = "Repair: (1) let nothing write to it; (2) redis-cli SHUTDOWN NOSAVE; "
     if moved:
-        steps = f"(3) in {file} set {', '.join(moved)}; (4) start {unit}."
+        steps = f"(3) in {file} set {', '.join(moved)}; (4) {start}."
     elif view.state.aof_enabled:
         steps = (
             f"(3) see that {_rdb(view)} is the old one, else take it from the copy; (4) set appendonly no in {file};"
-            f" (5) start {unit}, and agentd switches the append-only file on again."
+            f" (5) {start}, and agentd switches the append-only file on again."
         )
     else:
-        steps = f"(3) put the old files back into place, or: agentctl redis restore a backup; (4) start {unit}."
+        steps = f"(3) put the old files back into place, or: agentctl redis restore a backup; (4) {start}."
     last = f" When it is right as it is: agentctl redis enforce {view.name} --accept-loss."
     return first + steps + copies + last
 

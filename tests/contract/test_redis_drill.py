@@ -16,6 +16,7 @@ from redisserver import RedisServer
 from storebackups import PLENTY, Rig, as_nobody, cancelled_at, transactions, tree
 
 from agentd.adapters.redis_backups import LocalBackupFiles
+from agentd.adapters.redis_scratch import LocalScratchServers
 from agentd.errors import AgentdError
 from agentd.managers.redis.drill import DrillResult
 from agentd.stores import FileDigest
@@ -300,9 +301,9 @@ async def test_no_place_for_the_copy(server: RedisServer) -> None:
     assert caught.value.kind == "disk-full"
 
 
-async def test_no_server_to_start(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentd.adapters.redis_scratch_place.PROGRAMS", ("no-such-server",))
+async def test_no_server_to_start(server: RedisServer) -> None:
     async with rig_of(server) as rig:
+        rig.scratch = LocalScratchServers("no-such-server")
         with pytest.raises(AgentdError) as caught:
             await rig.drill()
     assert caught.value.kind == "drill-no-server"

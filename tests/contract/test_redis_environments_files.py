@@ -94,7 +94,7 @@ async def read_only_directory(folder: Path) -> None:
             assert (status.runtime, status.file, status.proven) == (True, False, True)
             what, fix = said(status)["file:appendonly"]
             assert what == f'the next start would have appendonly "no", by {server.config_file}:6'
-            assert fix.endswith(f"or as root: agentctl redis persist {server.config_file} --apply")
+            assert fix.endswith(f"or: sudo agentctl redis persist {server.config_file} --apply")
             change = await asked(life)
             assert change.exit_code == ExitCode.DEGRADED
             refusal = f"{server.url} refuses CONFIG REWRITE: Rewriting config file: Permission denied"
@@ -273,7 +273,8 @@ async def test_arguments_that_override(tmp_path: Path) -> None:
                 what, fix = findings[f"file:{name}"]
                 source = "ExecStart= of test-redis.service, which beats the file"
                 assert what == f'the next start would have {name} "{value}", by {source}'
-                assert fix == f"take --{name} out of ExecStart= of test-redis.service: systemctl edit --full it"
+                edit = "systemctl --user edit --full test-redis.service"
+                assert fix == f"take --{name} out of ExecStart= of test-redis.service: {edit}"
             with server.client() as client:
                 client.save()
             server.arguments = []  # Somebody did as they were told; the append-only file is there by now.

@@ -10,7 +10,7 @@ import pytest
 from agentd.core.aof_manifest import Manifest
 from agentd.core.redis_conf import Effective, effective
 from agentd.core.redis_layout import Layout, layout
-from agentd.core.redis_loss import Loss, lost, repair
+from agentd.core.redis_loss import Loss, back, lost, repair
 from agentd.core.redis_policy import NAMES, wanted
 from agentd.core.redis_verdict import assess, lacking
 from agentd.core.redis_view import StoreView
@@ -210,3 +210,17 @@ def test_appointments() -> None:
     assert schedule.due(done, NOW + 3599) is None
     assert schedule.due(done, NOW + 3600) == "backup"
     assert Schedule(RedisPolicy()).due(StoreRecord("r"), NOW) is None
+
+
+def test_what_counts_as_back() -> None:
+    counted = StoreRecord("r", "one", 1000, loss="lost")
+    assert back(counted, GOOD)
+    assert not back(counted, replace(GOOD, state=replace(STATE, keys=0)))
+    never = StoreRecord("r", "one", loss="lost")
+    view = replace(GOOD, rdb_mtime=NOW - 5000)
+    assert not back(never, view), "the same run cannot have brought it back"
+    again = replace(STATE, run_id="two")
+    assert not back(never, replace(view, state=replace(again, keys=0)))
+    assert not back(never, replace(view, state=again)), "the RDB was not read again"
+    assert back(never, replace(view, state=replace(again, aof_current_size=view.rdb_size)))
+    assert back(never, replace(view, state=replace(again, aof_enabled=False)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from agentd.core.redis_layout import LAYOUT_NAMES
-from agentd.core.redis_loss import Loss, lost, repair
+from agentd.core.redis_loss import Loss, back, lost, repair
 from agentd.core.redis_placement import KEPT as BEFORE
 from agentd.core.redis_verdict import Assessment
 from agentd.core.redis_view import StoreView
@@ -87,7 +87,7 @@ class Guard:
         return held
 
     async def _still_lost(self, store: Store, view: StoreView, record: StoreRecord) -> StoreRecord:
-        if lost(record, view) is None:
+        if back(record, view):
             self._events.emit("redis.data-back", store.name, f"the data is back: {view.state.keys} keys")
             return await self._records.update(store.name, loss="", evidence="")
         if record.run_id != view.state.run_id or (view.running or {}).get("save"):
