@@ -245,7 +245,7 @@ WISHES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts(8, ["a", "b", "g*", "none*", "'a'"]), FILES, ARGUMENTS, WISHES)
 def test_any_configuration(
     tmp_path_factory: pytest.TempPathFactory,

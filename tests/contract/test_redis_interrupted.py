@@ -17,7 +17,7 @@ import pytest
 from rediscut import Crew, Hand, Job, Place, Seeded, Writer
 from redisworker import BURST, CHANCE, GO, clean_moment
 
-SAMPLE, SAMPLE_AGAIN = 44, 12
+SAMPLE, SAMPLE_AGAIN = 24, 8
 ALL = bool(os.environ.get("AGENTD_ALL_POINTS"))
 SEED = int(os.environ.get("AGENTD_SEED", "1"))
 WAYS = ("edit", "rewrite")

@@ -398,3 +398,24 @@ async def test_l16_full_disk_and_back(case: Case, monkeypatch: pytest.MonkeyPatc
                 await asyncio.sleep(0.1)
         await life.durable()
         assert server.keys() == KEYS
+
+
+# -- and by the clock ----------------------------------------------------------------------------------------------
+
+
+async def test_drills_and_backups_that_are_due(case: Case) -> None:
+    server = case.server("appendonly yes\nsave 3600 1")
+    rig = case.rig(server)
+    async with rig.running(backup_every=3600.0, drill_every=3600.0) as life:
+        status = await life.until(
+            lambda s: s.record is not None and bool(s.record.backup_at) and s.record.drill_ok is not None
+        )
+        assert status.record is not None
+        assert status.record.drill_ok is True
+        (backup,) = (rig.state / "backups").iterdir()
+        assert (backup / "backup.json").exists()
+    async with rig.running(backup_every=3600.0, drill_every=3600.0) as life:
+        await life.durable()
+        await life.verified()
+        assert not life.actions.running("redis"), "the next one is due in an hour"
+        assert len(list((rig.state / "backups").iterdir())) == 1
