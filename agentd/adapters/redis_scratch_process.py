@@ -179,7 +179,8 @@ def _apart() -> tuple[str, ...]:
 def _bound_to_us() -> tuple[str, ...]:
     """It dies with us, also when we are killed. setpriv(1) would do, but touches capabilities, which agentd's own
     sandbox does not allow."""
-    return (sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()))
+    # The interpreter below the virtual environment: nothing of the latter is needed.
+    return (getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()))
 
 
 def _expose(pid: int) -> None:

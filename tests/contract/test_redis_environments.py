@@ -108,7 +108,7 @@ async def test_no_permission_for_config(tmp_path: Path, product: str) -> None:
     with serving(tmp_path, conf, executable=product) as server:
         async with guarded(tmp_path, server, user="agentd", password_file=password(tmp_path, "pw")) as life:
             status = await seen(life, Durability.AT_RISK)
-            who = "this user" if product == "redis-server" else "User agentd"
+            who = addressed(server)
             words = f"{server.url} refuses CONFIG GET: {who} has no permissions to run the 'config|get' command"
             what, fix = cause(status, "settings")
             assert what == f"the settings cannot be read: {words}"
@@ -177,7 +177,9 @@ async def test_rights_that_are_too_narrow(tmp_path: Path, missing: str) -> None:
         async with guarded(tmp_path, server, user="agentd", password_file=password(tmp_path, "pw")) as life:
             status = await seen(life, Durability.UNREACHABLE if missing == "info" else Durability.AT_RISK)
             command = missing.replace("|", " ").upper()
-            words = f"{server.url} refuses {command}: this user has no permissions to run the '{missing}' command"
+            words = (
+                f"{server.url} refuses {command}: {addressed(server)} has no permissions to run the '{missing}' command"
+            )
             await refused(life, words, f"allow it in Redis's ACL: +{missing}")
             assert (server.get("appendonly"), server.get("save")) == ("no", "3600 1")
             if missing == "info":
@@ -186,6 +188,12 @@ async def test_rights_that_are_too_narrow(tmp_path: Path, missing: str) -> None:
                 admin.execute_command("ACL", "SETUSER", "agentd", f"+{missing}")
             await life.durable()
             assert server.keys() == KEYS
+
+
+def addressed(server: RedisServer) -> str:
+    """How its refusals begin: since Redis 7.2, which Valkey continues, with the name."""
+    major, minor = server.info("redis_version").split(".")[:2]
+    return "User agentd" if (int(major), int(minor)) >= (7, 2) else "this user"
 
 
 # -- it is not ready ---------------------------------------------------------------------------------------------------

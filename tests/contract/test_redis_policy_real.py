@@ -110,7 +110,8 @@ def test_the_reader_agrees_with_the_client_library(quiet: RedisServer) -> None:
     assert state.rdb_changes == theirs["rdb_changes_since_last_save"]
     assert state.rdb_last_save == theirs["rdb_last_save_time"]
     assert state.total_system_memory == theirs["total_system_memory"] > 0
-    assert set(theirs) <= set(state.fields)
+    # The library makes a list of its own of the lines "module:...", of which Redis 8 has some.
+    assert set(theirs) - {"modules"} <= set(state.fields)
 
 
 def test_from_no_append_only_file_to_a_proven_one(server: RedisServer) -> None:

@@ -83,7 +83,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         assert failure(reader(closed)).message == f"cannot read the password in {closed}: permission denied"
     for other in (pipe, tmp_path, Path("/dev/zero")):
         assert failure(reader(other)).message == f"cannot read the password in {other}: not a regular file"
-    assert "null byte" in failure(reader(Path("/a\0b"))).message
+    assert "null" in failure(reader(Path("/a\0b"))).message  # Each Python has its own words for it.
     assert len(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208
 
 
