@@ -23,7 +23,8 @@ def test_what_the_server_writes(tmp_path: Path, name: str) -> None:
     base, increment = f"{name}.1.base.rdb", f"{name}.1.incr.aof"
     text = (server.aof / f"{name}.manifest").read_text()
     assert parse_manifest(text) == Manifest(base, (increment,), ())
-    assert render_manifest(base, [increment]) == text
+    # Redis 8 says besides where an increment begins; it does not want to be told.
+    assert render_manifest(base, [increment]) == text.replace(" startoffset 0", "")
     write(server.aof / f"{name}.manifest", render_manifest(base, [increment]))
     server.start()
     assert server.keys() == 10
