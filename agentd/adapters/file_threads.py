@@ -62,7 +62,7 @@ class FileThreads:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
         life = pulse or Pulse()
-        thread = threading.Thread(target=_work, args=(function, answer, loop), name="files", daemon=True)
+        thread = threading.Thread(target=answer_from, args=(function, answer, loop), name="files", daemon=True)
         thread.start()
         try:
             if not await _answered(answer, life, patience):
@@ -93,7 +93,11 @@ async def _answered(answer: asyncio.Future[Result], life: Pulse, patience: float
     return True
 
 
-def _work(function: Callable[[], Result], answer: asyncio.Future[Result], loop: asyncio.AbstractEventLoop) -> None:
+def answer_from(
+    function: Callable[[], Result], answer: asyncio.Future[Result], loop: asyncio.AbstractEventLoop
+) -> None:
+    """In a thread: what the function returns or raises becomes the answer in the loop."""
+
     def hand_over(result: Result | None, problem: BaseException | None) -> None:
         if answer.done():  # Nobody waits for it any more.
             return

@@ -7,9 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
+from agentd.adapters.file_threads import answer_from
 from agentd.adapters.inspect_cgroup import Cgroups
 from agentd.adapters.inspect_host import read_host
 from agentd.adapters.inspect_paths import look_at
@@ -49,7 +49,9 @@ class LinuxInspector:
                 )
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[Result] = loop.create_future()
-            self._thread = threading.Thread(target=_run, args=(function, answer, loop), name="inspect", daemon=True)
+            self._thread = threading.Thread(
+                target=answer_from, args=(function, answer, loop), name="inspect", daemon=True
+            )
             self._thread.start()
             try:
                 async with asyncio.timeout(self._timeout):
@@ -82,22 +84,3 @@ def read_unit(control_group: str, paths: Sequence[str], mountinfo: str = "") -> 
         read_at=time.time(),
         cpu_seconds=time.thread_time() - cpu,
     )
-
-
-def _run(function: Callable[[], Result], answer: asyncio.Future[Result], loop: asyncio.AbstractEventLoop) -> None:
-    def hand_over(result: Result | None, error: BaseException | None) -> None:
-        if answer.done():  # Nobody waits for it any more.
-            return
-        if error is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(result)  # type: ignore[arg-type]
-
-    result: Result | None = None
-    problem: BaseException | None = None
-    try:
-        result = function()
-    except BaseException as error:
-        problem = error
-    with suppress(RuntimeError):  # The loop is closed.
-        loop.call_soon_threadsafe(hand_over, result, problem)
