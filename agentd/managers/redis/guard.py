@@ -76,13 +76,15 @@ class Guard:
         cause = f"it came back with {view.state.keys} keys; before there were {record.keys}"
         if not record.run_id:
             cause = "it has no key, and did not read the RDB that lies there from before its start"
-        await self._stop_saving(store)
+        stopped = await self._stop_saving(store)
         await self._records.update(store.name, loss=cause, run_id=view.state.run_id)
         evidence, problem = await safety.keep_evidence(self._ports, view)
         text = f"{cause}. {repair(record, view, evidence)}"
         held = await self._records.update(store.name, loss=text, evidence=evidence)
         where = f"its files are copied to {evidence}" if evidence else f"its files could not be copied: {problem}"
-        self._events.emit("redis.data-loss", store.name, f"{cause}; saving is stopped, {where}")
+        self._events.emit(
+            "redis.data-loss", store.name, f"{cause}; saving {'is stopped' if stopped else 'goes on'}, {where}"
+        )
         log.error("redis.data-loss", extra={"data": {"store": store.name, "was": record.keys, "is": view.state.keys}})
         return held
 
@@ -97,14 +99,16 @@ class Guard:
             evidence, _ = await safety.keep_evidence(self._ports, view)
         return await self._records.update(store.name, evidence=evidence, run_id=view.state.run_id)
 
-    async def _stop_saving(self, store: Store) -> None:
+    async def _stop_saving(self, store: Store) -> bool:
         """No save point, so no save: neither a timed one, nor the last one at SIGTERM, overwrites the old RDB."""
         if store.policy.mode == "report":
-            return
+            return False
         try:
             await store.admin.set_config({"save": ""})
         except AgentdError as error:
             log.warning("redis.hold-failed", extra={"data": {"store": store.name, "error": error.message}})
+            return False
+        return True
 
     async def _tell_of_fewer(self, store: Store, view: StoreView, record: StoreRecord) -> None:
         evidence, problem = await safety.keep_evidence(self._ports, view)
