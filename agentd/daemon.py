@@ -219,6 +219,7 @@ class Daemon:
             self.events.emit("journal.damaged", "agentd", text, kept=self.store.recovered_from)
 
     async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
+        self.door.close()
         await self.api.stop()
         self.changes.news.close()
         self.events.news.close()

@@ -20,7 +20,8 @@ class Door:
 
     def __init__(self, api: ApiServer, sockets: Sequence[socket.socket], settings: Callable[[], Settings]) -> None:
         self._api = api
-        self._sockets = sockets
+        # Asked once: at the end of the API these sockets are closed, while a pass of the loop may still come by.
+        self._given = tuple(sock.getsockname()[:2] for sock in sockets if sock.family != socket.AF_UNIX)
         self._settings = settings
         self._warned = ""
         self._ready = False
@@ -36,20 +37,21 @@ class Door:
             return error.message
         return ""
 
+    def close(self) -> None:
+        """The API is about to end: a pass of the loop that still runs opens nothing any more."""
+        self._ready = False
+
     async def ensure(self) -> None:
-        if self._ready:
-            await self.open(self._settings())
+        await self.open(self._settings())
 
     async def open(self, settings: Settings) -> None:
         """Serve on `daemon.listen`. Raises AgentdError("listen-failed"), and what was open stays open."""
-        await self._api.listen(self._address(settings.daemon.listen))
+        if self._ready:
+            await self._api.listen(self._address(settings.daemon.listen))
 
     def _address(self, listen: str) -> str:
         """What we open ourselves: "" when systemd has opened it for us."""
-        for sock in self._sockets:
-            if sock.family == socket.AF_UNIX:
-                continue
-            host, port = sock.getsockname()[:2]
+        for host, port in self._given:
             if listen in (f"{host}:{port}", f"[{host}]:{port}", f"localhost:{port}"):
                 return ""
             if listen != self._warned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import cast
 
@@ -58,3 +59,16 @@ async def test_a_taken_port_is_said_and_tried_again_by_every_pass() -> None:
     await door.ensure()
     assert api.asked == [settings.daemon.listen] * 2
     assert await Door(cast(ApiServer, api), (), lambda: settings).start() == ""
+
+
+async def test_a_closed_door_opens_nothing_and_asks_no_closed_socket() -> None:
+    api, settings = Api(), Settings()
+    api.taken = False
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        door = Door(cast(ApiServer, api), (given,), lambda: settings)
+    await door.start()
+    assert api.asked == [settings.daemon.listen], "systemd's socket was closed meanwhile, which is no error of ours"
+    door.close()
+    await door.ensure()
+    await door.open(settings)
+    assert api.asked == [settings.daemon.listen]
