@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from agentd.core.schema_gateway import GatewayPolicy
 from agentd.core.schema_hardening import Hardening, HardeningPolicy, Network, Profile
 from agentd.core.schema_redis import RedisPolicy
 from agentd.core.schema_types import (
@@ -34,8 +35,8 @@ from agentd.core.schema_types import (
 )
 
 __all__ = [
-    "Bytes", "Daemon", "Hardening", "HardeningPolicy", "HttpCheck", "Model", "Probe", "Profile", "Recovery",
-    "RedisPolicy", "Seconds", "Service", "Settings", "Slot",
+    "Bytes", "Daemon", "GatewayPolicy", "Hardening", "HardeningPolicy", "HttpCheck", "Model", "Probe", "Profile",
+    "Recovery", "RedisPolicy", "Seconds", "Service", "Settings", "Slot",
 ]  # fmt: skip
 
 
@@ -156,6 +157,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     profiles: dict[str, Profile] = field(default_factory=dict)
     hardening: HardeningPolicy = field(default_factory=HardeningPolicy)
     redis: RedisPolicy = field(default_factory=RedisPolicy)
+    gateway: GatewayPolicy = field(default_factory=GatewayPolicy)
 
     def models(self, slot: str) -> tuple[str, ...]:
         """Names of the slot's models, in the order of the configuration."""

@@ -22,7 +22,7 @@ MAX_LINES = 300
 
 _BASE = frozenset({"errors", "types", "findings", "evidence", "paths", "resources", "stores"})
 _CORE = _BASE | {"core", "wire"}
-_PORTS = _CORE | {"ports", "ports_backup", "ports_hardening", "ports_redis"}
+_PORTS = _CORE | {"ports", "ports_backup", "ports_gateway", "ports_hardening", "ports_redis"}
 _MANAGERS = _PORTS | {"engine", "managers"}
 _ALL = _MANAGERS | {"adapters", "metrics", "api", "logs"}
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -39,6 +39,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "ports_hardening": _PORTS,
     "ports_redis": _PORTS,
     "ports_backup": _PORTS,
+    "ports_gateway": _PORTS,
     "canary": frozenset({"canary"}),
     "adapters": _PORTS | {"adapters", "canary"},
     "engine": _PORTS | {"engine"},
@@ -85,6 +86,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "pystemd": ("agentd/adapters/offline_systemd.py",),
     "redis": ("agentd/adapters/probe.py", "agentd/adapters/redis_wire.py"),
     "structlog": ("agentd/logs.py",),
+    "yaml": ("agentd/core/gateway/yaml_text.py",),
 }
 
 IMPURE = frozenset(
