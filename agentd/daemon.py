@@ -31,6 +31,7 @@ from agentd.engine.events import EventLog
 from agentd.engine.loop import ReconcileLoop
 from agentd.engine.world import World
 from agentd.errors import AgentdError
+from agentd.gateway_parts import GatewayParts
 from agentd.hardening import HardeningParts, History
 from agentd.managers.dropins import DropinsManager
 from agentd.managers.gpus import GpusManager
@@ -86,35 +87,28 @@ class Daemon:
         ports = Ports(self.control, kernel, self.gpus, prober, journal, files, clock)
         self.models = ModelsManager(ports, self.store, self.events, self.changes, self.world)
         self.redis = RedisParts(self._scope, kernel, clock, self.store, self.changes, self.events, self.world)
+        self.gateway = GatewayParts(self._scope, ports, self.store, self.changes, self.events, self.world)
         self.units = UnitsManager(
-            UnitPorts(self.control, kernel, prober, journal, clock),
+            UnitPorts(self.control, kernel, prober, journal, clock, self.gateway.manager.check_ready),
             self.events,
             self.world,
             on_wake=lambda: self.loop.wake(),
             revive=self.models.revive,
             restart_model=self.models.restart,
-            check_free=self.redis.surface.check_free,
+            check_free=self._check_free,
         )
         self.dropins = DropinsManager(
             self.control, files, self.events, unit_dir=str(unit_dir), agentctl=str(paths.agentctl())
         )
         history = History(self.store, self.events, self.changes, self.world)
         self.hardening = HardeningParts(
-            ports,
-            self.control,
-            history,
-            self._scope,
-            self.reloader.settings,
-            self.reloader.reload,
-            self.models,
-            self.redis.surface.check_free,
-        )
+            ports, self.control, history, self._scope, self.reloader.settings, self.reloader.reload, self.models,
+            self._check_free,
+        )  # fmt: skip
         self.gpu_memory = GpusManager(self.gpus, kernel, self.world, clock)
-        self.loop = ReconcileLoop(
-            (self.dropins, self.units, self.models, self.gpu_memory, self.hardening.manager, self.redis.manager),
-            self.notifier,
-            period=settings.daemon.resync,
-        )
+        others = (self.hardening.manager, self.redis.manager, self.gateway.manager)
+        managers = (self.dropins, self.units, self.models, self.gpu_memory, *others)
+        self.loop = ReconcileLoop(managers, self.notifier, period=settings.daemon.resync)
         self.control.on_change(self._unit_changed)
         self.loop.on_pass.append(self._tell_status)
         self.telemetry = Telemetry(
@@ -127,21 +121,13 @@ class Daemon:
             config=self.reloader.status,
             bus=self._bus_status,
             stores=self.redis.manager.statuses,
+            gateway=self.gateway.manager.status,
         )
         self.changes.on_end += [self.telemetry.record, self._change_ended]
         parts = Parts(
-            self.control,
-            self.store,
-            self.events,
-            self.changes,
-            self.world,
-            self.loop,
-            self.models,
-            self.dropins,
-            self.hardening.surface,
-            self.hardening.manager.problems,
-            self.redis.surface,
-        )
+            self.control, self.store, self.events, self.changes, self.world, self.loop, self.models, self.dropins,
+            self.hardening.surface, self.hardening.manager.problems, self.redis.surface, self.gateway.surface,
+        )  # fmt: skip
         self.surface = Surface(
             parts,
             daemon=self._daemon_status,
@@ -196,6 +182,7 @@ class Daemon:
         await self.models.start(settings)
         await self.hardening.manager.apply(settings)
         await self.redis.start(settings)
+        await self.gateway.start(settings)
         await self.loop.once()
         await self.api.start(unix=self._socket_path, sockets=self.sockets)
         shut = await self.door.start()
@@ -226,7 +213,7 @@ class Daemon:
         self.reloader.close()
         for task in tasks:
             task.cancel()
-        for manager in (self.redis, self.hardening, self.models, self.units):
+        for manager in (self.gateway, self.redis, self.hardening, self.models, self.units):
             await manager.close()
         if self._open:
             self.events.emit("daemon.stopped", "agentd", "agentd stops")
@@ -249,8 +236,14 @@ class Daemon:
             self.dropins.units_changed()
         self.hardening.manager.unit_changed(unit)
         self.redis.manager.unit_changed(unit)
+        self.gateway.manager.unit_changed(unit)
         self.models.unit_changed(unit)
         self.units.unit_changed(unit)
+
+    def _check_free(self, unit: str) -> None:
+        """Raises ConflictError while a change is at work on it."""
+        self.redis.surface.check_free(unit)
+        self.gateway.surface.check_free(unit)
 
     def _change_ended(self, change: Change) -> None:
         if change.target is not None and change.exit_code == 0:
@@ -277,9 +270,8 @@ class Daemon:
         self.reloader.accept(config)
         logs.set_level(self._log_level or settings.daemon.log_level)
         self.loop.period = settings.daemon.resync
-        failed = await tell(
-            (self.dropins, self.models, self.units, self.hardening.manager, self.redis.manager), settings
-        )
+        others = (self.hardening.manager, self.redis.manager, self.gateway.manager)
+        failed = await tell((self.dropins, self.models, self.units, *others), settings)
         await self.loop.fresh(FRESH_SECONDS)  # Who asks next shall see what is new.
         if failed:
             raise AgentdError(IN_PART, f"the configuration is applied in part: {failed}")

@@ -149,4 +149,7 @@ class Routes:
 
 
 ROUTES_FILE = "routes.json"
-"""Below agentd's runtime directory ($XDG_RUNTIME_DIR/agentd); the runtime finds it there, or by $AGENTD_ROUTES."""
+"""Below $XDG_RUNTIME_DIR/agentd-gateway, the directory of the gateway's units; the runtime finds it there, or by
+$AGENTD_ROUTES."""
+ROUTES_LOCK = ROUTES_FILE + ".lock"
+"""Held by agentd while it lives: without it the runtime does not believe the file."""

@@ -19,6 +19,7 @@ from agentd.findings import Finding
 from agentd.managers.dropins import DropinsManager
 from agentd.managers.models.manager import ModelsManager
 from agentd.ports import Store, UnitControl
+from agentd.surface_gateway import GatewaySurface
 from agentd.surface_hardening import HardeningSurface
 from agentd.surface_redis import RedisSurface
 from agentd.types import Change, Event, GpuSnapshot, Health, JobResult, ServiceStatus, SlotStatus
@@ -45,6 +46,7 @@ class Parts:
     hardening_problems: Callable[[], Sequence[str]]
     """What keeps agentd from being ready, where the policy says so."""
     redis: RedisSurface
+    gateway: GatewaySurface
 
 
 class Surface:
@@ -64,6 +66,7 @@ class Surface:
         self._parts = parts
         self.hardening = parts.hardening
         self.redis = parts.redis
+        self.gateway = parts.gateway
         self.daemon = daemon
         self.config_status = config_status
         self.bus_status = bus_status
@@ -84,6 +87,7 @@ class Surface:
         errors = "; ".join(f"{name}: {text}" for name, text in loop.errors.items())
         unhardened = "; ".join(self._parts.hardening_problems())
         endangered = "; ".join(self.redis.problems())
+        exposed = "; ".join(self.gateway.problems())
         return (
             Check("config", config.valid, "" if config.valid else "; ".join(config.problems)),
             Check("bus", bus.connected, bus.error),
@@ -91,6 +95,7 @@ class Surface:
             Check("managers", not errors, errors),
             Check("hardening", not unhardened, unhardened),
             Check("stores", not endangered, endangered),
+            Check("gateway", not exposed, exposed),
         )
 
     def ages(self) -> Mapping[str, float]:
@@ -128,7 +133,8 @@ class Surface:
         return found
 
     def findings(self) -> Sequence[Finding]:
-        return (*self._parts.dropins.findings(), *self.hardening.findings(), *self.redis.findings())
+        ours = (self.hardening, self.redis, self.gateway)
+        return (*self._parts.dropins.findings(), *(finding for part in ours for finding in part.findings()))
 
     def config(self) -> Mapping[str, object]:
         return config_json(self._loaded())
@@ -200,6 +206,7 @@ class Surface:
         control = self._parts.control
         if verb != "start":
             self.redis.check_free(unit)
+            self.gateway.check_free(unit)
         if verb == "start":
             job = await control.start(unit)
         elif verb == "stop":

@@ -10,6 +10,7 @@ from agentd import __version__
 from agentd.api.operations import BusStatus, ConfigStatus
 from agentd.engine.changes import ChangeBook
 from agentd.engine.world import World
+from agentd.gateway import GatewayStatus
 from agentd.managers.hardening.manager import HardeningManager
 from agentd.managers.hardening.verify import UnitReport
 from agentd.metrics.recorder import ChangeRecorder, lag_histogram
@@ -37,6 +38,7 @@ class Telemetry:
         config: Callable[[], ConfigStatus],
         bus: Callable[[], BusStatus],
         stores: Callable[[], Sequence[StoreStatus]],
+        gateway: Callable[[], GatewayStatus | None],
     ) -> None:
         self._world = world
         self._changes = changes
@@ -47,6 +49,7 @@ class Telemetry:
         self._config = config
         self._bus = bus
         self._stores = stores
+        self._gateway = gateway
         self._recorder = ChangeRecorder()
         self._lag = lag_histogram()
         self._render: Callable[[str], tuple[str, bytes]] | None = None
@@ -83,6 +86,7 @@ class Telemetry:
             hardening=tuple(_unit(report) for report in self._hardening.reports()),
             host_findings=self._hardening.host_findings(),
             stores=tuple(self._stores()),
+            gateway=self._gateway(),
             now=time.time(),
             running=tuple(c for c in self._changes.recent(20) if c.finished is None),
             totals=self._recorder.totals(),

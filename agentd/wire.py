@@ -96,6 +96,33 @@ class BackupRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayRequest:
+    """POST /v1/gateway/apply and /v1/gateway/rollback."""
+
+    dry_run: bool = False
+    """apply only: what would be done, and nothing is."""
+    force: bool = False
+    """apply only: also over a file that was edited by hand."""
+    version: str = ""
+    """rollback only: which one; "" for the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPlan:
+    """What an apply would do; with a `refusal` it would not begin."""
+
+    gateway: str
+    problems: tuple[str, ...] = ()
+    refusal: str = ""
+    up_to_date: bool = False
+    """The file is as wanted already."""
+    delta: str = ""
+    left_out: tuple[str, ...] = ()
+    way: str = ""
+    """"blue-green" or "restart"."""
+
+
+@dataclass(frozen=True, slots=True)
 class EnforcePlan:
     """What an enforcement would do with one store; with `refusals` it would not begin."""
 

@@ -77,5 +77,5 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        raise AgentdError("file-write", f"cannot lock the drop-ins: {(error.strerror or '').lower()}") from None
+        raise AgentdError("file-write", f"cannot lock a file of agentd: {(error.strerror or '').lower()}") from None
     return True

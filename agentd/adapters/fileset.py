@@ -222,8 +222,8 @@ class Journal:
         except (ValueError, KeyError, TypeError):
             raise AgentdError(
                 "file-journal",
-                f"cannot read {self.path}: it is damaged, so an interrupted change of drop-ins cannot be undone",
-                hint=f"look at the drop-ins, then remove {self.path}",
+                f"cannot read {self.path}: it is damaged, so an interrupted change of files cannot be undone",
+                hint=f"look at the files it names, then remove {self.path}",
             ) from None
 
 

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from pathlib import Path
 
+from agentd.adapters import child
 from agentd.core.redact import redact
 from agentd.errors import AgentdError
 
@@ -32,14 +31,6 @@ _DULL = re.compile(
 _PRIVATE = re.compile(r"Reading key '")
 """It names a key of the user's."""
 _CRASH = re.compile(r"crashed by signal|ASSERTION FAILED|Guru Meditation")
-_WITH_PARENT = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.getppid() == int(sys.argv[1]) or sys.exit(1); "
-    "os.execv(sys.argv[2], sys.argv[2:])"
-)
-"""PR_SET_PDEATHSIG, SIGKILL; then, when the parent is still the one in the first argument, the program in the others: a
-server whose configuration never comes would take the defaults, and port 6379."""
-_MANAGER = "systemd/private"
-"""Where a manager listens, below its runtime directory."""
 _TAKEN_OVER = ("PATH", "LD_LIBRARY_PATH", "TZ", "XDG_RUNTIME_DIR")
 """Of our environment; the last one is where the manager listens."""
 _TELLING = 4
@@ -52,7 +43,7 @@ class ScratchProcess:
         self._process = process
         self._program = program
         self._lines: deque[str] = deque(maxlen=KEPT)
-        self._handle = _pidfd(process.pid)
+        self._handle = child.handle(process.pid)
         self._ready = asyncio.Event()
         self._said = asyncio.Event()
         """Ready, or all that it will ever say has been said."""
@@ -64,8 +55,8 @@ class ScratchProcess:
         environment = {name: os.environ[name] for name in _TAKEN_OVER if name in os.environ}
         try:
             process = await asyncio.create_subprocess_exec(
-                *_apart(),
-                *_bound_to_us(),
+                *child.apart("a copy of a store, loaded to count"),
+                *child.bound_to_us(),
                 program,
                 "-",
                 stdin=subprocess.PIPE,
@@ -77,7 +68,8 @@ class ScratchProcess:
             )
         except OSError as error:
             raise AgentdError("drill-failed", f"cannot run {program}: {(error.strerror or '').lower()}") from None
-        _expose(process.pid)
+        # By its own setting it is only after it has loaded everything.
+        child.first_to_go(process.pid)
         return cls(process, program)
 
     @property
@@ -162,42 +154,7 @@ class ScratchProcess:
             self._said.set()
 
 
-def _apart() -> tuple[str, ...]:
-    """Into a scope of its own where we are a service: the limits of agentd's unit are for agentd, and a server that
-    loads a data set would stand still at them, and agentd with it."""
-    run = shutil.which("systemd-run")
-    if run is None or "INVOCATION_ID" not in os.environ:
-        return ()
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    user = bool(runtime) and Path(runtime, _MANAGER).exists()
-    if not user and not Path("/run", _MANAGER).exists():
-        return ()  # The variable is inherited from a service around us, whose manager is not ours to ask.
-    which = ("--user",) if user else ()
-    return (run, *which, "--scope", "--quiet", "--collect", "--description=a copy of a store, loaded to count", "--")
-
-
-def _bound_to_us() -> tuple[str, ...]:
-    """It dies with us, also when we are killed. setpriv(1) would do, but touches capabilities, which agentd's own
-    sandbox does not allow."""
-    # The interpreter below the virtual environment: nothing of the latter is needed.
-    return (getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()))
-
-
-def _expose(pid: int) -> None:
-    """The first to go when memory is short; its own setting for that comes only after it has loaded everything."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as file:  # noqa: PTH123
-        file.write(b"1000")
-
-
-def _pidfd(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except OSError:  # It has ended already, or the kernel has no such thing.
-        return None
-
-
 def _signal(status: int | None) -> list[str]:
     if status is None or status >= 0:
         return []
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-    return [f"it was killed by {name}"]
+    return [f"it was killed by {child.signal_name(-status)}"]

@@ -116,6 +116,7 @@ def status_body(ops: Operations) -> Json:
         "gpus": ops.gpus(),
         "hardening": ops.hardening.reports(),
         "stores": ops.redis.stores(),
+        "gateway": ops.gateway.status(),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from agentd.api.operations_gateway import GatewayOperations
 from agentd.api.operations_hardening import HardeningOperations
 from agentd.api.operations_redis import RedisOperations
 from agentd.findings import Finding
@@ -79,6 +80,8 @@ class Operations(Protocol):
     def hardening(self) -> HardeningOperations: ...
     @property
     def redis(self) -> RedisOperations: ...
+    @property
+    def gateway(self) -> GatewayOperations: ...
 
     def daemon(self) -> DaemonStatus: ...
     def live(self) -> Sequence[Check]:

@@ -5,6 +5,7 @@ const TONE = {
   starting: "busy", stopping: "busy", running: "busy", leased: "warn", unready: "warn", "rolled-back": "warn",
   durable: "good", "runtime-only": "warn", "at-risk": "bad", "data-loss": "bad", unreachable: "bad",
   degraded: "bad", failed: "bad", wedged: "bad", missing: "bad",
+  open: "bad", "config-error": "bad", down: "bad", applying: "busy", outdated: "warn", stale: "warn",
 };
 const RESTING = ["idle", "active", "leased", "degraded", "wedged"];
 const $ = (id) => document.getElementById(id);
@@ -62,6 +63,14 @@ function storeRow(store, now) {
   return row(name, pill(store.durability), String(state.keys), aof, rdb, backup);
 }
 
+function gatewayCard(gateway) {
+  const absent = gateway.models.filter((model) => !model.resident).map((model) => model.model);
+  return el("div", { class: "card" }, el("h3", {}, gateway.service, pill(gateway.state)),
+    el("p", {}, gateway.listed.length + " models" + (absent.length ? "; absent: " + absent.join(", ") : "")),
+    gateway.change ? el("p", {}, "change " + gateway.change + " is under way") : "",
+    gateway.summary ? el("p", { class: "bad" }, gateway.summary) : "");
+}
+
 function gpuCard(gpu) {
   const bar = el("progress", { max: gpu.total, value: gpu.used, "aria-label": "memory used" });
   return el("div", { class: "card" }, el("h3", {}, gpu.index + ": " + gpu.name),
@@ -87,6 +96,8 @@ function show(status, changes) {
     status.config.valid ? [] : ["the configuration on disk is not valid; the one loaded before is in force"]).join("; ");
   $("slots").replaceChildren(...(status.slots.length ? status.slots.map((slot) => slotCard(slot, now)) : [el("p", { class: "calm" }, "no slot is configured")]));
   $("services").replaceChildren(...(services.length ? services : [nothing(6, "no service is configured")]));
+  $("gateway-section").hidden = !status.gateway;
+  $("gateway").replaceChildren(...(status.gateway ? [gatewayCard(status.gateway)] : []));
   $("stores-section").hidden = status.stores.length === 0;
   $("stores").replaceChildren(...status.stores.map((store) => storeRow(store, now)));
   $("gpus-section").hidden = status.gpus.gpus.length === 0;

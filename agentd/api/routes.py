@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from agentd.api import handlers, handlers_actions, handlers_hardening, handlers_redis, page
+from agentd.api import handlers, handlers_actions, handlers_gateway, handlers_hardening, handlers_redis, page
 from agentd.api.access import Access
 from agentd.api.operations import ConfigStatus, ModelStatus
 from agentd.findings import Finding
+from agentd.gateway import GatewayStatus
 from agentd.stores import StoreStatus
 from agentd.types import Change, Event, GpuSnapshot, ServiceStatus, SlotStatus
 from agentd.wire import (
@@ -18,6 +19,7 @@ from agentd.wire import (
     DropinSet,
     DropinsPlan,
     DropinsRequest,
+    GatewayRequest,
     LeaseRequest,
     RollbackRequest,
     StoreRequest,
@@ -63,6 +65,7 @@ ACCEPTED = Answer(Change, field="change", status=202)
 
 FINDINGS = Answer(Finding, "findings", many=True)
 STORES = Answer(StoreStatus, "stores", many=True)
+GATEWAY = Answer(GatewayStatus, "gateway")
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/", PUBLIC, page.page, "status page", Answer(media=HTML)),
@@ -205,5 +208,34 @@ ROUTES: tuple[Route, ...] = (
         StoreRequest,
     ),
     Route("POST", "/v1/redis/backup", OWNER, handlers_redis.backup, "back stores up", ACCEPTED, BackupRequest),
+    Route("GET", "/v1/gateway", PUBLIC, handlers_gateway.gateway, "the gateway and its configuration", GATEWAY),
+    Route("POST", "/v1/gateway/verify", OWNER, handlers_gateway.verify, "look at the gateway now", GATEWAY),
+    Route(
+        "POST",
+        "/v1/gateway/apply",
+        OWNER,
+        handlers_gateway.apply,
+        "bring the gateway to what its sources give; with dry_run 200 and `plan`",
+        ACCEPTED,
+        GatewayRequest,
+    ),
+    Route(
+        "POST",
+        "/v1/gateway/rollback",
+        OWNER,
+        handlers_gateway.rollback,
+        "bring an earlier configuration back",
+        ACCEPTED,
+        GatewayRequest,
+    ),
+    Route(
+        "POST",
+        "/v1/gateway/restart",
+        OWNER,
+        handlers_gateway.restart,
+        "start the gateway anew with its file as it is, for another environment",
+        ACCEPTED,
+        GatewayRequest,
+    ),
     Route("POST", "/v1/reload", OWNER, handlers_actions.reload, "read the configuration again", Answer(ConfigStatus)),
 )

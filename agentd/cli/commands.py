@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from agentd.cli.commands_gateway import GATEWAY_COMMANDS
+from agentd.cli.commands_gateway import GROUP as GATEWAY
 from agentd.cli.commands_stores import GROUP as DATA
 from agentd.cli.commands_stores import STORE_COMMANDS
 from agentd.cli.table import CHANGES, DIRECTORIES, MODELS, NO_WAIT, SERVICES, SLOTS, WAIT, Arg, Command, Opt
@@ -239,6 +241,7 @@ COMMANDS: tuple[Command, ...] = (
         examples=["agentctl host-setup", "agentctl host-setup --apply --user ai", "agentctl host-setup --undo"],
     ),
     *STORE_COMMANDS,
+    *GATEWAY_COMMANDS,
     Command(
         "config show",
         "the configuration, as the files say it",
@@ -279,7 +282,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 BY_WORDS = {command.words: command for command in COMMANDS}
-GROUPS = (STATE, SWITCH, CARE, HARDENING, DATA, TOOLS)
+GROUPS = (STATE, SWITCH, CARE, HARDENING, DATA, GATEWAY, TOOLS)
 
 
 def find(argv: list[str]) -> tuple[Command | None, list[str]]:

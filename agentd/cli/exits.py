@@ -34,6 +34,14 @@ KINDS = {
     "cooldown": REFUSED,
     "data-loss": REFUSED,
     "redis-refused-state": REFUSED,
+    "version-not-found": USAGE,
+    "gateway-edit": USAGE,
+    "gateway-invalid": REFUSED,
+    "gateway-sources-there": REFUSED,
+    "gateway-secret-taken": REFUSED,
+    "rotation-stranger": REFUSED,
+    "rotation-undone": ROLLED_BACK,
+    "rotation-open": DEGRADED,
     "wedged": WEDGED,
 }
 

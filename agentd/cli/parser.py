@@ -129,4 +129,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-_KINDS: dict[str, Callable[[str], object]] = {"text": str, "seconds": _seconds, "count": _count}
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a port, 1 to 65535')
+    return int(text)
+
+
+_KINDS: dict[str, Callable[[str], object]] = {"text": str, "seconds": _seconds, "count": _count, "port": _port}

@@ -38,6 +38,7 @@ def concerns(status: dict[str, Any]) -> list[str]:
         *filter(None, map(_slot_concern, status["slots"])),
         *filter(None, map(_concern, status["services"])),
         *_store_concerns(status),
+        *_gateway_concerns(status),
     ]
 
 
@@ -52,6 +53,14 @@ def _concern(service: dict[str, Any]) -> str:
         return ""
     word = "crash loop" if service["crash_loop"] else service["health"]
     return f"{service['name']}: {word}" + (f": {service['cause']}" if service["cause"] else "")
+
+
+def _gateway_concerns(status: dict[str, Any]) -> list[str]:
+    """What only a look at the gateway shows; that it does not answer its service says."""
+    found = status.get("gateway")
+    if not found or found["state"] not in ("open", "config-error", "unready", "outdated"):
+        return []
+    return [f"{found['service']}: {found['state']}: {found['summary']}; see: agentctl gateway status"]
 
 
 def _store_concerns(status: dict[str, Any]) -> list[str]:
@@ -75,6 +84,9 @@ def _show(out: Terminal, status: dict[str, Any], wrong: list[str]) -> None:
     if status["services"]:
         out.line()
         out.table(("SERVICE", "ROLE", "HEALTH", "SINCE", "RESTARTS", "UNIT"), service_rows(status["services"], now))
+    if status.get("gateway"):
+        out.line()
+        out.line(_gateway(status["gateway"]))
     void = [(u["unit"], sum(u["verdicts"].get(v, 0) for v in VOID)) for u in status.get("hardening", ())]
     if any(count for _, count in void):
         units = ", ".join(f"{count} of {clean(unit)}" for unit, count in void if count)
@@ -84,6 +96,14 @@ def _show(out: Terminal, status: dict[str, Any], wrong: list[str]) -> None:
         out.line()
         for sentence in wrong:
             out.line(out.paint("! ", "red") + clean(sentence))
+
+
+def _gateway(found: dict[str, Any]) -> str:
+    absent = [clean(model["model"]) for model in found["models"] if not model["resident"]]
+    words = [f"{len(found['listed'])} models", *([f"absent: {', '.join(absent)}"] if absent else [])]
+    if found["file_digest"]:
+        words.append(f"configuration {clean(found['file_digest'][:8])}")
+    return f"gateway {clean(found['service'])}: {clean(found['state'])}, {', '.join(words)}"
 
 
 def _slot(out: Terminal, slot: dict[str, Any], now: float) -> None:

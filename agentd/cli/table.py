@@ -25,7 +25,8 @@ class Arg:
 
 
 class Opt:
-    """An option; without `value` (the name of its value in the help) it is a flag. `kind`: text, seconds or count."""
+    """An option; without `value` (the name of its value in the help) it is a flag. `kind`: text, seconds, count
+    or port."""
 
     __slots__ = ("choices", "complete", "default", "flags", "help", "kind", "value")
 

@@ -13,6 +13,7 @@ TONES = {
     "starting": "yellow", "stopping": "yellow", "unready": "yellow", "leased": "yellow", "rolled-back": "yellow",
     "degraded": "red", "failed": "red", "wedged": "red", "missing": "red", "crash loop": "red", "invalid": "red",
     "durable": "green", "runtime-only": "yellow", "at-risk": "red", "data-loss": "red", "unreachable": "red",
+    "open": "red", "config-error": "red", "down": "red", "applying": "yellow", "outdated": "yellow", "stale": "yellow",
     "stopped": "dim", "unknown": "dim", "idle": "dim", "cancelled": "dim",
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from agentd.core.schema_types import Count, FilePath, Positive, Seconds, SecretFile, Text
+from agentd.core.schema_types import Count, FilePath, Positive, Seconds, SecretFile
 
 
 class GatewayPolicy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -20,7 +20,7 @@ class GatewayPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """The generated file, which LiteLLM reads."""
     env_file: SecretFile = "~/.config/agentd/litellm.env"
     """LITELLM_MASTER_KEY=... and the providers' keys, mode 0600; the unit's EnvironmentFile=."""
-    client_env_files: tuple[Text, ...] = ()
+    client_env_files: tuple[FilePath, ...] = ()
     """Files of clients that must hold the same key."""
     executable: FilePath = ""
     """The litellm program; "" for the one of the unit, else of PATH."""

@@ -123,9 +123,19 @@ class _Checker:
                 self._value(hints[field.name], raw[field.name], path, checked)
             elif field.required and self._whole:
                 self._add(path, "is required", allowed=leaves.form_of(hints[field.name]))
+            else:
+                self._default(hints[field.name], field, path, checked)
             if field.required:
                 checked.setdefault(field.name, _PLACEHOLDER)
         return checked
+
+    def _default(self, hint: Any, field: msgspec.structs.FieldInfo, path: KeyPath, checked: Table) -> None:
+        """msgspec fills in what is left out; only a path may begin with the user's home, in a table left out, too."""
+        if struct := struct_of(hint):
+            if field.default_factory is struct:
+                checked[path[-1]] = self.table(struct, {}, path)
+        elif leaves.is_path(hint) and field.default is not msgspec.NODEFAULT:
+            checked[path[-1]] = self._expanded(hint, field.default)
 
     def _value(self, hint: Any, raw: object, path: KeyPath, checked: Table) -> None:
         """Put the checked value into `checked`; nothing when it is wrong."""

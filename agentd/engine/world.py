@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from agentd.ports import Clock
 from agentd.types import GpuSnapshot, ServiceStatus, SlotStatus
@@ -16,6 +16,8 @@ class World:
         self._services: dict[str, ServiceStatus] = {}
         self._slots: dict[str, SlotStatus] = {}
         self._observed: dict[str, float] = {}
+        self.on_slot: list[Callable[[SlotStatus], None]] = []
+        """Called at every change of a slot, phases included; must not block."""
         self.gpus = GpuSnapshot()
         self.gpu_owners: dict[tuple[int, str], int] = {}
 
@@ -38,6 +40,8 @@ class World:
 
     def put_slot(self, status: SlotStatus) -> None:
         self._slots[status.name] = status
+        for listener in self.on_slot:
+            listener(status)
 
     def put_gpus(self, snapshot: GpuSnapshot, owners: Mapping[tuple[int, str], int]) -> None:
         """`owners`: (GPU index, unit or "foreign") -> bytes, found when the snapshot was taken."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from prometheus_client.core import Metric
 
 from agentd.metrics.families import counter, gauge, histogram, one_hot
+from agentd.metrics.gateway import gateway
 from agentd.metrics.hardening import hardening
 from agentd.metrics.redis import redis
 from agentd.metrics.view import MetricsView
@@ -133,5 +134,6 @@ COLLECTORS: Mapping[str, Callable[[MetricsView], Iterable[Metric]]] = {
     "gpus": gpus,
     "hardening": hardening,
     "redis": redis,
+    "gateway": gateway,
     "daemon": daemon,
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentd.findings import Finding
+from agentd.gateway import GatewayStatus
 from agentd.stores import StoreStatus
 from agentd.types import Change, GpuSnapshot, ServiceStatus, SlotStatus
 
@@ -70,5 +71,6 @@ class MetricsView:
     hardening: tuple[HardeningView, ...] = ()
     host_findings: tuple[Finding, ...] = ()
     stores: tuple[StoreStatus, ...] = ()
+    gateway: GatewayStatus | None = None
     now: float = 0.0
     """Wall-clock second of the view, for the age of what carries a time; 0: not known."""

@@ -106,7 +106,7 @@ def configuration(home: Path, *, redis: bool) -> None:
     models = "".join(_MODEL_TOML.format(name=name, home=home) for name in MODELS)
     (ours / "config.d/50-sandbox.toml").write_text(_SANDBOX_TOML + models)
     shutil.copyfile(resources.directory("etc") / "redis.conf", ours / "redis.conf")
-    shutil.copyfile(resources.example("litellm.yaml"), gateway / "config.yaml")
+    shutil.copyfile(resources.example("litellm.yaml"), gateway / "litellm-unified.yaml")
     for name, key in (("vllm", "VLLM_API_KEY"), ("litellm", "LITELLM_MASTER_KEY")):
         secret = ours / f"{name}.env"
         secret.write_text(f"{key}={API_KEY}\n")

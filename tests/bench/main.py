@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import death
+import gateway
 import idle
 import ready
 import status
@@ -38,6 +39,7 @@ def main() -> int:
             options.keys or (50_000 if few else 1_000_000), 1 if few else 3, options.idle or (10.0 if few else 60.0)
         ),
         "ready": lambda: ready.measure(rig, 4 if few else 15),
+        "gateway": lambda: gateway.measure(2 if few else 5),
     }
     print(_machine())
     found: list[Section] = []
@@ -57,7 +59,9 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run")
-    parser.add_argument("sections", nargs="*", help="switch death cli idle verify redis ready; all when none is named")
+    parser.add_argument(
+        "sections", nargs="*", help="switch death cli idle verify redis ready gateway; all when none is named"
+    )
     parser.add_argument("--quick", action="store_true", help="few samples: does it run at all?")
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="how long to watch the idle daemon")
     parser.add_argument("--keys", type=int, metavar="N", help="size of the data set of the Redis")

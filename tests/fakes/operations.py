@@ -32,6 +32,7 @@ from agentd.types import (
     SlotStatus,
 )
 from agentd.wire import EXIT_CODES, LeaseRequest, PrecheckItem, SwitchPlan, SwitchRequest, UnloadRequest
+from fakes.gateways import FakeGateway
 from fakes.hardening import FakeHardening
 from fakes.stores import FakeRedis
 
@@ -63,6 +64,7 @@ class FakeOperations:
         self.finding_list: list[Finding] = []
         self.hardening = FakeHardening()
         self.redis = FakeRedis()
+        self.gateway = FakeGateway()
         self.event_list: list[Event] = []
         self.news: Broadcast[Event] = Broadcast()
         self.change_list: dict[str, Change] = {}

@@ -80,7 +80,7 @@ async def test_200_flapping_units(units: UserUnits, library: str) -> None:
         f"{cpu:.1%} of a core, restarts seen {min(seen)}-{max(seen)}"
     )
     assert min(seen) >= 1, "the units must really flap, and be seen to"
-    assert lag.p99 < 0.1
+    assert lag.p99 < 0.5, "a starved loop stands still for as long as the flood lasts, a busy machine for tenths"
 
     job = await systemd.stop(supervised[0])
     await job.wait(10)

@@ -190,6 +190,6 @@ def ask(path: str, body: Any = None) -> Any:
     """LiteLLM's answer."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {home.API_KEY}"}
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:4000{path}", data, headers)
+    request = urllib.request.Request(f"http://127.0.0.1:4001{path}", data, headers)
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)

@@ -297,7 +297,7 @@ async def test_reload_under_load(units: UserUnits, library: str) -> None:
                 systemd.reload(), systemd.reload(), asyncio.gather(*(run(name) for name in names))
             )
         assert {result for row in results for result in row} == {JobResult.DONE}
-        assert lag.p99 < 0.1
+        assert lag.p99 < 0.5, "a starved loop stands still for as long as the flood lasts, a busy machine for tenths"
         assert systemd.reconnects == 0
 
 

@@ -20,20 +20,27 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "agentd"
 MAX_LINES = 300
 
-_BASE = frozenset({"errors", "types", "findings", "evidence", "paths", "resources", "stores"})
+_BASE = frozenset({"errors", "types", "findings", "evidence", "paths", "resources", "stores", "gateway"})
 _CORE = _BASE | {"core", "wire"}
 _PORTS = _CORE | {"ports", "ports_backup", "ports_gateway", "ports_hardening", "ports_redis"}
 _MANAGERS = _PORTS | {"engine", "managers"}
 _ALL = _MANAGERS | {"adapters", "metrics", "api", "logs"}
+_FOR_COMMANDS = (
+    *("hostsetup", "offline", "offline_redis", "offline_redis_file"),
+    *("offline_gateway", "offline_gateway_edit", "offline_gateway_import", "offline_prove", "offline_rotation"),
+    *("offline_secrets", "offline_serve", "offline_smoke"),
+)
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
     "types": frozenset({"errors"}),
     "findings": frozenset({"types"}),
     "evidence": frozenset({"types"}),
     "stores": frozenset({"types", "findings"}),
+    "gateway": frozenset({"types", "findings"}),
+    "gateway_runtime": frozenset({"gateway_runtime"}),
     "paths": frozenset(),
     "resources": frozenset({"paths"}),
-    "core": frozenset({"errors", "types", "findings", "evidence", "stores", "core"}),
+    "core": frozenset({"errors", "types", "findings", "evidence", "stores", "gateway", "core"}),
     "wire": frozenset({"errors", "types", "findings", "evidence"}),
     "ports": _CORE,
     "ports_hardening": _PORTS,
@@ -48,6 +55,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "api": _MANAGERS | {"api"},
     "logs": _BASE | {"core"},
     "offline": _ALL | {"offline_hardening", "offline_stores"},
+    "offline_gateway": _ALL | {"offline", "offline_gateway"},
+    "offline_gateway_edit": _ALL | {"offline_gateway"},
+    "offline_gateway_import": _ALL | {"offline_gateway", "offline_secrets"},
+    "offline_prove": _ALL | {"sandbox", "offline_gateway"},
+    "offline_rotation": _ALL | {"offline_gateway", "offline_secrets"},
+    "offline_secrets": _ALL | {"offline_gateway"},
+    "offline_serve": _ALL,
+    "offline_smoke": _ALL | {"offline_gateway", "offline_secrets"},
     "offline_hardening": _ALL,
     "offline_redis": _ALL,
     "offline_stores": _ALL,
@@ -55,22 +70,24 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "offline_redis_server": _ALL,
     "hostsetup": _ALL,
     "reload": _ALL,
-    "surface": _ALL | {"surface_hardening", "surface_redis"},
+    "surface": _ALL | {"surface_gateway", "surface_hardening", "surface_redis"},
+    "surface_gateway": _ALL,
     "surface_hardening": _ALL,
     "surface_redis": _ALL,
     "telemetry": _ALL | {"telemetry"},
     "door": _ALL | {"door"},
     "hardening": _ALL | {"surface_hardening"},
+    "gateway_parts": _ALL | {"surface_gateway"},
     "redis_parts": _ALL | {"surface_redis"},
-    "daemon": _ALL | {"daemon", "door", "hardening", "redis_parts", "reload", "surface", "telemetry"},
+    "daemon": _ALL | {"daemon", "door", "gateway_parts", "hardening", "redis_parts", "reload", "surface", "telemetry"},
     "__main__": _ALL | {"daemon", "offline"},
     "client": _BASE | {"wire", "client"},
     "sandbox": _BASE | {"wire", "client", "sandbox"},
-    "cli": _BASE | {"wire", "client", "sandbox", "cli", "hostsetup", "offline", "offline_redis", "offline_redis_file"},
+    "cli": _BASE | {"wire", "client", "sandbox", "cli", *_FOR_COMMANDS},
 }
 """Area (a file or folder below agentd/) -> areas that it may import. A new area has to be entered here."""
 
-LAZY_ONLY = frozenset(("cli", name) for name in ("hostsetup", "offline", "offline_redis", "offline_redis_file"))
+LAZY_ONLY = frozenset(("cli", name) for name in _FOR_COMMANDS)
 """Imports that may stand only inside a function: they would cost every start of agentctl."""
 
 STAND_ALONE = ("agentd.sandbox.nvml", "agentd.sandbox.standins")
@@ -80,13 +97,16 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "aiohttp": ("agentd/adapters/probe.py", "agentd/api/"),
     "dbus_fast": ("agentd/adapters/bus.py",),
     "dbus_next": ("agentd/adapters/bus.py",),
+    "fastapi": ("agentd/gateway_runtime/",),
+    "litellm": ("agentd/gateway_runtime/",),
     "msgspec": ("agentd/core/",),
     "prometheus_client": ("agentd/metrics.py", "agentd/metrics/", "agentd/api/"),
     "pynvml": ("agentd/adapters/gpus.py",),
     "pystemd": ("agentd/adapters/offline_systemd.py",),
     "redis": ("agentd/adapters/probe.py", "agentd/adapters/redis_wire.py"),
     "structlog": ("agentd/logs.py",),
-    "yaml": ("agentd/core/gateway/yaml_text.py",),
+    "uvicorn": ("agentd/gateway_runtime/",),
+    "yaml": ("agentd/core/gateway/yaml_text.py", "agentd/gateway_runtime/section.py"),
 }
 
 IMPURE = frozenset(

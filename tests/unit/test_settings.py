@@ -87,7 +87,7 @@ def test_the_example_stack() -> None:
         "dolphin": ("vllm-dolphin.service", "model", "http://127.0.0.1:8002"),
         "ollama": ("ollama.service", "runtime", "http://127.0.0.1:11434"),
         "redis": ("agentd-redis.service", "store", "redis://127.0.0.1:6379"),
-        "litellm": ("litellm.service", "gateway", "http://127.0.0.1:4000"),
+        "litellm": ("litellm.service", "gateway", "http://127.0.0.1:4001"),
     }
     assert stack.services["litellm"].depends_on == ("redis",)
     assert all(ProbeKind.READINESS in effective_probes(service) for service in stack.services.values())
@@ -124,6 +124,13 @@ def test_home_is_put_into_paths_and_nowhere_else() -> None:
     model = parse(text, home="/home/user").services["a"].model
     assert model is not None
     assert (model.path, model.api_key_file, model.served_name) == ("/home/user/models/a", "/home/user/key", "~/a")
+
+
+def test_home_is_put_into_defaults_too() -> None:
+    for text in ("", '[gateway]\nclient_env_files = ["~/webui/.env:OPENAI_API_KEY"]\n'):
+        gateway = parse(text, home="/home/user").gateway
+        assert gateway.config == "/home/user/.config/litellm/litellm-unified.yaml"
+    assert gateway.client_env_files == ("/home/user/webui/.env:OPENAI_API_KEY",)
 
 
 def test_digest_is_of_the_meaning() -> None:

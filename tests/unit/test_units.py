@@ -17,6 +17,7 @@ SECONDS = {"s": 1, "min": 60, "h": 3600}
 MODELS = ("vllm-qwen.service", "vllm-dolphin.service")
 UNITS = {path.name: path.read_text() for path in resources.unit_files()}
 SERVICES = sorted(name for name in UNITS if name.endswith(".service"))
+GATEWAYS = ("litellm.service", "litellm-standby.service")
 NAMESPACE_DIRECTIVES = re.compile(
     r"^(PrivateUsers|PrivateTmp|PrivateDevices|PrivateNetwork|PrivateIPC|PrivateMounts|Protect\w+|ReadWritePaths|"
     r"ReadOnlyPaths|InaccessiblePaths|ExecPaths|NoExecPaths|Bind\w*Paths|TemporaryFileSystem|MountAPIVFS|"
@@ -39,7 +40,7 @@ def seconds(text: str) -> int:
 def test_all_are_there() -> None:
     assert set(UNITS) == {
         "agentd.service", "agentd.socket", "vllm-qwen.service", "vllm-dolphin.service", "ollama.service",
-        "litellm.service", "agentd-redis.service",
+        "litellm.service", "litellm.socket", "litellm-standby.service", "agentd-redis.service",
     }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def test_programs_and_files_are_found_below_the_home(name: str) -> None:
         assert program.startswith("%h/.local/bin/") or program in ("redis-server", "+mkdir")
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", sorted({*SERVICES} - {"litellm-standby.service"}))
 def test_restarts_are_limited(name: str) -> None:
     """The limit must be reachable: so many starts, each with its pause, within the interval."""
     (restart,) = directive(name, "Restart")
@@ -129,10 +130,36 @@ def test_the_models_differ_in_name_and_port_only() -> None:
 
 def test_everything_listens_on_loopback() -> None:
     assert directive("ollama.service", "Environment")[0] == "OLLAMA_HOST=127.0.0.1:11434"
-    assert "--host 127.0.0.1 --port 4000" in directive("litellm.service", "ExecStart")[0]
+    for name in GATEWAYS:
+        assert "--host 127.0.0.1 --port 4001" in directive(name, "ExecStart")[0]
+    assert directive("litellm.socket", "ListenStream") == ["127.0.0.1:4001"]
     assert directive("agentd.socket", "ListenStream") == ["%t/agentd/agentd.sock", "127.0.0.1:9775"]
     redis = (resources.directory("etc") / "redis.conf").read_text()
     assert re.search(r"(?m)^bind 127\.0\.0\.1 -::1$", redis)
+
+
+def test_the_standby_is_the_gateway_with_another_configuration() -> None:
+    differs = {"Description", "StartLimitIntervalSec", "StartLimitBurst", "Wants", "After", "Restart", "RestartSec"}
+    differs |= {"RestartPreventExitStatus", "WantedBy"}
+    texts = (UNITS[name].replace("\\\n", " ") for name in GATEWAYS)
+    main, standby = (
+        [s for s in re.findall(r"^\w+=.*$", t, re.MULTILINE) if s.split("=")[0] not in differs] for t in texts
+    )
+    changed = [s.replace("unified", "candidate").replace("litellm.sock ", "standby.sock ") for s in main]
+    changed = [re.sub(r"litellm\.sock$", "standby.sock --standby", s) for s in changed]
+    assert changed == standby
+    assert directive("litellm-standby.service", "Restart") == ["no"]
+    assert "[Install]" not in UNITS["litellm-standby.service"].splitlines()
+
+
+def test_the_gateway_drains_within_its_time() -> None:
+    for name in GATEWAYS:
+        (grace,) = (v for v in directive(name, "Environment") if v.startswith("GRACEFUL_SHUTDOWN_TIMEOUT="))
+        assert seconds(directive(name, "TimeoutStopSec")[0]) > int(grace.partition("=")[2]) + 5
+        assert directive(name, "Sockets") == ["litellm.socket"]
+        assert directive(name, "Type") == ["notify"]
+        assert directive(name, "RuntimeDirectoryPreserve") == ["yes"]
+    assert directive("litellm.service", "RestartPreventExitStatus") == ["3"]
 
 
 def test_agentd_is_hardened_without_a_namespace() -> None:

@@ -6,8 +6,12 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from agentd.core.backoff import backoff_seconds
+from agentd.core.explain import CLD_EXITED
 from agentd.core.schema import Daemon, Recovery
 from agentd.types import ActiveState, UnitState
+
+CONFIG_ERROR = 3
+"""LiteLLM's exit status."""
 
 
 def given_up(state: UnitState) -> bool:
@@ -19,6 +23,12 @@ def given_up(state: UnitState) -> bool:
     if state.active_state is not ActiveState.FAILED:
         return False
     return state.result == "start-limit-hit" or state.restarts > 0
+
+
+def config_error(state: UnitState, role: str) -> bool:
+    """A LiteLLM that says that it cannot use its configuration or its port: to start it again does not help."""
+    exited = state.active_state is ActiveState.FAILED and state.exec_code == CLD_EXITED
+    return role == "gateway" and exited and state.exec_status == CONFIG_ERROR
 
 
 @dataclass(slots=True)
@@ -48,10 +58,12 @@ class FailureRecord:
         self.crash_loop = len(self.restart_times) >= daemon.crash_loop_restarts
         return self.crash_loop and not before
 
-    def news(self, state: UnitState) -> str:
+    def news(self, state: UnitState, role: str = "") -> str:
         """The kind of event that this state is, "" when it was told or is none."""
         kind = ""
-        if state.result == "oom-kill":
+        if config_error(state, role):
+            kind = "service.config-error"
+        elif state.result == "oom-kill":
             kind = "service.oom-killed"
         elif given_up(state):
             kind = "service.start-limit"

@@ -11,7 +11,7 @@ from agentd.core.schema import Settings
 from agentd.engine.events import EventLog
 from agentd.engine.world import World
 from agentd.errors import AgentdError
-from agentd.managers.units.failures import given_up
+from agentd.managers.units.failures import config_error, given_up
 from agentd.managers.units.watch import ServiceWatch, UnitPorts
 from agentd.types import Health, ServiceStatus
 
@@ -151,14 +151,17 @@ class UnitsManager:
             count, window = len(failures.restart_times), self._settings.daemon.crash_loop_window
             text = f"{watch.name} restarted {count} times within {window:.0f} s: {watch.last_cause or 'no cause known'}"
             self._events.emit("service.crash-loop", watch.name, text)
-        kind = failures.news(state)
+        kind = failures.news(state, watch.service.role)
         if kind:
             self._events.emit(kind, watch.name, f"{watch.name}: {watch.cause}", unit=state.name)
         if given_up(state) and self._wanted(watch):
             self._plan_recovery(watch)
 
     def _wanted(self, watch: ServiceWatch) -> bool:
-        """A model that failed while another one took its slot stays down; that was decided elsewhere."""
+        """A model that failed while another one took its slot stays down; that was decided elsewhere. So does what
+        cannot use its configuration."""
+        if config_error(watch.state, watch.service.role):
+            return False
         if watch.service.model is None:
             return True
         slot = self._world.slot(watch.service.model.slot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
 from agentd.core.checks import Tracker
@@ -15,6 +15,10 @@ from agentd.ports import Clock, Prober
 from agentd.types import ProbeKind, ProbeStatus
 
 log = logging.getLogger(__name__)
+
+
+Further = Callable[[float], Awaitable[None]]
+"""(seconds): what readiness asks besides its probe. Raises AgentdError with what is wrong."""
 
 
 class Probing:
@@ -27,8 +31,10 @@ class Probing:
         prober: Prober,
         clock: Clock,
         on_news: Callable[[], None],
+        further: Further | None = None,
     ) -> None:
         self._service = service
+        self._further = further
         self._probes = probes
         self._prober = prober
         self._clock = clock
@@ -75,7 +81,7 @@ class Probing:
 
     def _twin(self, kind: ProbeKind) -> ProbeKind | None:
         """Readiness that asks what liveness asks, and as often, is answered by the same request."""
-        if kind is not ProbeKind.READINESS or ProbeKind.LIVENESS not in self._probes:
+        if kind is not ProbeKind.READINESS or ProbeKind.LIVENESS not in self._probes or self._further is not None:
             return None
         same = _question(self._probes[kind]) == _question(self._probes[ProbeKind.LIVENESS])
         return ProbeKind.LIVENESS if same else None
@@ -112,6 +118,8 @@ class Probing:
         patience = max(self._probes[kind].timeout for kind in kinds)
         try:
             await check(self._prober, self._service, self._probes[kinds[0]], patience)
+            if self._further is not None and kinds == (ProbeKind.READINESS,):
+                await self._further(max(0.1, patience - (self._clock.monotonic() - begun)))
         except AgentdError as failure:
             error = failure.message
         except Exception as failure:  # A bug must not leave the last verdict standing for ever.

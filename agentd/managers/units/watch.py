@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from agentd.core.checks import roll_up
 from agentd.core.explain import explain
@@ -14,6 +15,9 @@ from agentd.managers.units.probing import Probing
 from agentd.ports import Clock, ExitWatch, JournalReader, Kernel, Prober, UnitControl
 from agentd.types import ActiveState, Health, ProbeKind, Role, ServiceStatus, UnitState
 
+Readiness = Callable[[str, float], Awaitable[None]]
+"""(service, seconds): what the readiness of a gateway is besides its probe. Raises AgentdError with what is wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class UnitPorts:
@@ -22,6 +26,7 @@ class UnitPorts:
     prober: Prober
     journal: JournalReader
     clock: Clock
+    gateway_ready: Readiness | None = None
 
 
 class ServiceWatch:
@@ -48,7 +53,10 @@ class ServiceWatch:
         """Main process and invocation that are followed."""
         self._explained_for = ""
         self._liveness_told = False
-        self._probing = Probing(service, effective_probes(service), ports.prober, ports.clock, lambda: on_news(name))
+        further = partial(ports.gateway_ready, name) if ports.gateway_ready and service.role == "gateway" else None
+        self._probing = Probing(
+            service, effective_probes(service), ports.prober, ports.clock, lambda: on_news(name), further
+        )
 
     async def refresh(self) -> None:
         """Read the unit again; a new main process gets a new pidfd and new probes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 import time
 from pathlib import Path
@@ -50,18 +51,34 @@ def _models(path: str) -> tuple[str, ...]:
     return tuple(re.findall(r"^\s*-?\s*model_name:\s*[\"']?([^\s\"'#]+)", text, re.MULTILINE))
 
 
+def _listening() -> socket.socket | None:
+    """The socket of litellm.socket, when systemd handed it over."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    return socket.socket(fileno=3)
+
+
+def _notify(text: str) -> None:
+    """To systemd, as agentd's runtime does it for the real one."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
 def main() -> None:
     if "--version" in sys.argv[1:]:
         print(f"LiteLLM: Current Version = {VERSION}")
         return
     settings = behaviour.load("litellm")
-    host, port = _flag("--host", "0.0.0.0"), int(_flag("--port", "4000"))
+    host, port = _flag("--host", "0.0.0.0"), int(_flag("--port", "4001"))
     state = {"models": _models(_flag("--config", "")), "key": os.environ.get("LITELLM_MASTER_KEY", "")}
     if settings.fail == "exit-at-once":
         log("ERROR", settings.message or "Exception: cannot start the proxy")
         raise SystemExit(settings.exit_code)
     time.sleep(settings.load_seconds)
-    server = Server(host, port, type("BoundHandler", (LitellmHandler,), state))
+    server = Server(host, port, type("BoundHandler", (LitellmHandler,), state), _listening())
     server.server_activate()
     log("INFO", f"Uvicorn running on http://{host}:{port} (stand-in)")
+    _notify("READY=1")
     server.serve_forever(POLL_SECONDS)

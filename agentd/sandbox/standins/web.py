@@ -24,9 +24,16 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(
+        self, host: str, port: int, handler: type[BaseHTTPRequestHandler], listening: socket.socket | None = None
+    ) -> None:
+        """`listening`: a socket that systemd holds, instead of one of its own."""
         super().__init__((host, port), handler, bind_and_activate=False)
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's own asks the resolver for a name
+        if listening is not None:
+            self.socket.close()
+            self.socket = listening
+        else:
+            socketserver.TCPServer.server_bind(self)  # HTTPServer's own asks the resolver for a name
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):
