@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +13,14 @@ from agentd.core.gateway.model import MODELS, PORTS, PROVIDERS
 from agentd.core.gateway.problems import Problem, errors
 from agentd.core.gateway.read import read_catalog
 from agentd.core.gateway.tree import Node
-from agentd.core.gateway.yaml_text import parse
+from agentd.core.gateway.yaml_text import YamlProblem, parse
 from agentd.errors import AgentdError
-from agentd.offline_gateway import Read, plan
+from agentd.managers.gateway.generation import OF_THE_FILE
+from agentd.offline_gateway import Read, plan, read
 from agentd.ports_gateway import SourceSet
+
+TRIES = 20
+"""Each time somebody else changes the same file meanwhile, the edit is made anew on what is there then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +30,51 @@ class Edited:
     file: str
     changed: bool
     problems: tuple[Problem, ...]
-    """Warnings and less: with an error nothing is written."""
+    """What is new with it, warnings and less: with an error nothing is written."""
+
+
+class _Overtaken(Exception):
+    """The file is another one than the edit was made for."""
 
 
 def set_status(found: Read, what: str, name: str, status: str) -> Edited:
     """`what`: "provider" or "model". Raises AgentdError."""
     file, section = (PROVIDERS, "providers") if what == "provider" else (MODELS, "models")
-    text, _ = _of(found, file)
-    return _changed(found, file, text, edit.set_status(text, file, section, name, status))
+
+    def made(now: Read) -> Edited:
+        text, _ = _of(now, file)
+        return _changed(now, file, text, edit.set_status(text, file, section, name, status))
+
+    return _undisturbed(found, made)
 
 
 def set_value(found: Read, path: str, value: str) -> Edited:
     """`path`: with dots, beginning with providers, ports, models or policy. `value`: as YAML. Raises AgentdError."""
+    try:
+        wanted = parse(value, "VALUE").plain()
+    except YamlProblem as error:
+        problem = error.problem  # The value itself is not repeated: it may be a key.
+        raise AgentdError("bad-request", f"cannot set {path}: {problem.text}", hint=problem.fix) from None
+    return _undisturbed(found, lambda now: _set_value(now, path, wanted))
+
+
+def _undisturbed(found: Read, made: Callable[[Read], Edited]) -> Edited:
+    for _ in range(TRIES):
+        try:
+            return made(found)
+        except _Overtaken:
+            found = read(found.settings, found.directory)
+    raise AgentdError("file-busy", f"cannot change {found.directory}: others change it again and again")
+
+
+def _set_value(found: Read, path: str, wanted: object) -> Edited:
     keys = _keys(found, path)
     file = {"providers": PROVIDERS, "ports": PORTS}.get(keys[0], MODELS)
     if keys[0] not in ("providers", "ports", "models", "policy") or len(keys) < 2:
         message = f'cannot set "{path}": a path begins with providers., ports., models. or policy.'
         raise AgentdError("bad-request", message, hint="for instance: agentctl gateway set policy.retries 3")
     text, tree = _of(found, file)
-    keys, wanted = _with_parents(tree, keys, parse(value, "the value").plain())
+    keys, wanted = _with_parents(tree, keys, wanted)
     return _changed(found, file, text, edit.set_value(text, file, keys, wanted))
 
 
@@ -62,25 +93,35 @@ def _with_parents(tree: Node, keys: tuple[str, ...], value: object) -> tuple[tup
 
 
 def _changed(found: Read, file: str, old: str, new: str) -> Edited:
-    """Written when the sources are no worse with it. Raises AgentdError("gateway-invalid")."""
+    """Written when the sources are no worse with it. Raises AgentdError("gateway-invalid"), _Overtaken."""
     if new == old:
         return Edited(file, False, ())
     trees = {**found.sources.trees, file: parse(new, file)}
     sources = replace(found.sources, trees=trees, texts={**found.sources.texts, file: new})
     catalog, problems = read_catalog(trees, found.sources.problems)
     tried = replace(found, sources=sources, catalog=catalog, problems=problems, tried=_Tried(found.files, sources))
-    before = {_said(problem) for problem in errors(plan(found, network=False).problems)}
+    before = {_said(problem) for problem in plan(found, network=False).problems}
     after = plan(tried, network=False).problems
-    worse = [problem for problem in errors(after) if _said(problem) not in before]
+    news = [problem for problem in after if _said(problem) not in before]
+    shape = {_said(problem) for problem in problems}
+    # What a wrong value leads to is said after the value itself.
+    worse = sorted(errors(tuple(news)), key=lambda problem: _said(problem) not in shape)
     if worse:
         first = worse[0]
         more = f" (and {len(worse) - 1} more)" if len(worse) > 1 else ""
         raise AgentdError(
             "gateway-invalid", f"cannot change {file}: {first.text} ({first.place}){more}", hint=first.fix
         )
-    asyncio.run(found.files.write_sources({file: new}))
-    quiet = tuple(problem for problem in after if _said(problem) not in before)
-    return Edited(file, True, quiet)
+    asyncio.run(_write(found.files, file, old, new))
+    return Edited(file, True, tuple(problem for problem in news if problem.check not in OF_THE_FILE))
+
+
+async def _write(files: LocalGatewayFiles, file: str, old: str, new: str) -> None:
+    """Raises _Overtaken."""
+    async with files.exclusive():
+        if (await files.sources()).texts.get(file) != old:
+            raise _Overtaken
+        await files.write_sources({file: new})
 
 
 class _Tried:

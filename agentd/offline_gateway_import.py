@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 from agentd import resources
 from agentd.adapters.env_files import EnvFiles
@@ -85,8 +86,13 @@ def bring(settings: Settings, file: str, into: str = "", *, force: bool) -> Brou
 
 
 def _text(file: str) -> str:
+    """Of a regular file: a pipe would be waited for, and a device has no end."""
     try:
-        data = Path(file).read_bytes()[: LARGEST + 1]
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise AgentdError("file-read", f"cannot read {file}: it is no regular file")
+            data = stream.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise AgentdError("file-read", f"cannot read {file}: larger than {LARGEST} bytes")
         return data.decode()
@@ -94,3 +100,5 @@ def _text(file: str) -> str:
         raise AgentdError("file-read", f"cannot read {file}: it is not UTF-8 text") from None
     except OSError as error:
         raise AgentdError("file-read", f"cannot read {file}: {(error.strerror or '').lower()}") from None
+    except ValueError:
+        raise AgentdError("file-read", f"cannot read {file!r}: it is no path") from None

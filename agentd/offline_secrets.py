@@ -17,7 +17,7 @@ from agentd.core.gateway.model import Catalog
 from agentd.core.schema import Settings
 from agentd.core.unitfile import merge
 from agentd.errors import AgentdError, BusError
-from agentd.managers.gateway.keyring import Key, Side, keyring
+from agentd.managers.gateway.keyring import Key, Place, Side, keyring
 from agentd.managers.gateway.rotation import MASTER, Holder
 from agentd.offline_gateway import Read, gateway_url
 from agentd.types import Scope
@@ -145,7 +145,10 @@ def _about(key: Key) -> list[Row]:
     label = _label(key)
     reference = value(key.places[0].holder) or ""
     rows = []
+    once: dict[Holder, Place] = {}  # Two servers may read one file.
     for place in key.places:
+        once.setdefault(place.holder, place)
+    for place in once.values():
         where = f"{place.holder.path} ({place.holder.variable})"
         held = value(place.holder)
         if not held:
@@ -156,7 +159,9 @@ def _about(key: Key) -> list[Row]:
             weak = keys.strength(held, prefix=key.prefix)
             fix = "agentctl secrets rotate " + ("--master" if key.name == MASTER else "--vllm")
             rows.append(Row(label, where, "error" if weak else "ok", weak or "strong", fix if weak else ""))
-        elif reference and held != reference:
+        elif not reference:
+            rows.append(Row(label, where, "info", "there is one, and the gateway has none to compare it with"))
+        elif held != reference:
             whose = "the client" if place.side is Side.CLIENT else f"the server {place.service}"
             text = f"it differs from the gateway's, so {whose} and the gateway do not understand each other"
             rows.append(Row(label, where, "error", text, "agentctl secrets rotate"))

@@ -12,7 +12,8 @@ from typing import Any
 
 class FakeGateway(ThreadingHTTPServer):
     """`keys`: those that are taken. `ways`: model -> how it answers ("ok", "fail", "hang", "silent", "break", "odd",
-    "echo"); others are unknown. `asked`: (path, model or "", key)."""
+    "echo", "absent", or the id of the deployment that answers); others are unknown. `asked`: (path, model or "", key).
+    """
 
     daemon_threads = True
 
@@ -70,6 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(400, {"error": {"message": f"no model {model}"}})
         elif way == "fail":
             self._json(500, {"error": {"message": "it\n broke", "code": "500"}})
+        elif way == "absent":
+            message = f"the model {model} is not available now: slot gpu0 holds qwen"
+            self._json(503, {"error": {"message": message, "type": "service_unavailable"}})
         elif way == "echo":
             self._json(401, {"error": {"message": f"wrong key {self._key()}"}})
         elif way == "hang":
@@ -108,6 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, way: str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        if "/" in way:
+            self.send_header("x-litellm-model-id", way)
         self.end_headers()
         words = [] if way == "silent" else ["Hello ", "there,\x1b[2J ", "friend"]
         for word in words:

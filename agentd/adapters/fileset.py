@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from agentd.adapters.filelock import FileLock
 from agentd.errors import AgentdError
@@ -56,7 +57,7 @@ def read(path: Path, largest: int = LARGEST) -> str | None:
     try:
         if path.is_symlink():
             raise AgentdError("file-read", f"cannot read {path}: it is a symbolic link, not a file of ours")
-        with path.open("rb") as stream:
+        with _opened(path) as stream:
             data = stream.read(largest + 1)
         if len(data) > largest:
             raise AgentdError("file-read", f"cannot read {path}: larger than {largest} bytes")
@@ -67,6 +68,17 @@ def read(path: Path, largest: int = LARGEST) -> str | None:
         raise AgentdError("file-read", f"cannot read {path}: not UTF-8 text") from None
     except OSError as error:
         raise AgentdError("file-read", cannot("read", error)) from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A FIFO that nobody writes to would hold us for ever, and a device never ends."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+    raise AgentdError("file-read", f"cannot read {path}: it is {what}")
 
 
 def mode_of(path: Path, default: int) -> int:

@@ -45,7 +45,8 @@ def _text(directory: Path, name: str) -> tuple[str | None, Problem | None]:
     if text is not None:
         return text, None
     if not directory.is_dir():
-        return None, _problem(name, f"{name} is missing: {directory} does not exist", _INIT)
+        state = "is no directory" if directory.exists() else "does not exist"
+        return None, _problem(name, f"{name} is missing: {directory} {state}", _INIT)
     other = path.with_suffix(".yml")
     if other.exists():
         return None, _problem(name, f"{name} is missing in {directory}", f"rename {other.name} to {name}")

@@ -26,7 +26,9 @@ def run(ctx: Context) -> int:
             ctx.out.flush()
             error("cannot tell what would change: there are errors in the sources")
             return exits.REFUSED
-        delta, words, same = plan.delta, plan.words, plan.up_to_date
+        # Of a first file the diff says it all.
+        words = plan.words if plan.current is not None else ()
+        delta, same = plan.delta, plan.up_to_date
         left_out = plan.rendered.left_out
     if ctx.json:
         ctx.print_json({"changes": list(words), "diff": delta, "up_to_date": same})

@@ -6,7 +6,10 @@ from agentd.cli import exits, gateway_text
 from agentd.cli.context import Context
 from agentd.cli.terminal import clean
 
-NEXT = "the generated file still has the old one; write it with: agentctl gateway generate"
+NEXT = (
+    "the generated file still has the old one; write it with: agentctl gateway generate"
+    " (or write it and put it to use: agentctl gateway apply)"
+)
 
 
 def run(ctx: Context) -> int:

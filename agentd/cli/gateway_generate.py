@@ -91,7 +91,7 @@ def _tell(ctx: Context, plan: Any, version: Any, path: str, *, written: bool, ru
         kept = f"; the one before is kept as {version.id}" if version is not None else ""
         out.line(clean(f"wrote {path} ({len(plan.rendered.expected)} models){kept}"))
         if running and not plan.same_config:
-            out.line(gateway_text.APPLY)
+            out.line(gateway_text.APPLY if plan.current is not None else gateway_text.FIRST)
 
 
 def _records(plan: Any) -> list[dict[str, object]]:

@@ -8,6 +8,7 @@ from typing import Any
 from agentd.cli.context import Context
 from agentd.cli.terminal import Terminal, clean
 
+FIRST = "put it to use with: agentctl gateway apply"
 APPLY = "the running gateway still has the old one; put it to use with: agentctl gateway apply"
 
 

@@ -51,6 +51,9 @@ def _dispatch(arguments: list[str]) -> int:
     from agentd.cli import parser
 
     if command is None:
+        if words[1:2] in (["-h"], ["--help"]) and (text := parser.overview_of(words[0])):
+            print(text)
+            return 0
         raise parser.unknown_command(words)
     module = _module(command.module)
     if command.own_parser:
@@ -82,7 +85,11 @@ def _help(words: list[str]) -> int:
 
     command, _ = find(words[1:])
     if words[1:] and command is None:
-        raise parser.unknown_command(words[1:])
+        text = parser.overview_of(words[1]) if len(words) == 2 else ""
+        if not text:
+            raise parser.unknown_command(words[1:])
+        print(text)
+        return 0
     if command is None:
         print(parser.overview())
         return 0 if words else 2

@@ -69,7 +69,19 @@ def overview() -> str:
     return "\n".join(lines)
 
 
+def overview_of(word: str) -> str:
+    """What `agentctl gateway --help` prints, of a word that begins several commands; "" for any other."""
+    below = [c for c in COMMANDS if c.words[0] == word and len(c.words) > 1]
+    if not below:
+        return ""
+    width = max(len(c.name) for c in below)
+    lines = [f"usage: agentctl {word} COMMAND [OPTION]...", "", *(f"  {c.name:<{width}}  {c.summary}" for c in below)]
+    return "\n".join([*lines, "", f"More of each: agentctl {below[0].name} --help"])
+
+
 def unknown_command(argv: list[str]) -> UsageError:
+    from difflib import get_close_matches
+
     word = argv[0]
     below = [c for c in COMMANDS if c.words[0] == word]
     if below:
@@ -78,8 +90,13 @@ def unknown_command(argv: list[str]) -> UsageError:
             return UsageError(
                 f'no command "switch {argv[1]}"', f'did you mean "agentctl switch-model {argv[1]}"? (or {what})'
             )
-        return UsageError(f'"{word}" needs one more word', f"it is {what}")
-    from difflib import get_close_matches
+        if len(argv) == 1 or argv[1].startswith("-"):
+            return UsageError(f'"{word}" needs one more word', f"it is {what}")
+        name = f"{word} {argv[1]}"
+        close = get_close_matches(argv[1], [c.words[1] for c in below if len(c.words) > 1], n=1)
+        return UsageError(
+            f'no command "{name}"', f'did you mean "{word} {close[0]}"?' if close else f"see: agentctl {word} --help"
+        )
 
     close = get_close_matches(word, [*(c.name for c in COMMANDS), *(c.words[0] for c in COMMANDS)], n=1)
     return UsageError(f'no command "{word}"', f'did you mean "{close[0]}"?' if close else "see: agentctl --help")

@@ -58,13 +58,15 @@ def _plan(ctx: Context, rotation: Any, *, running: bool) -> int:
     if clients:
         steps.append(f"write the new master key for clients: {', '.join(clients)}")
     if rotation.master:
-        steps.append("restart the gateway without the old key" if running else "take the old key out again")
+        end = "restart the gateway without the old key" if running else "take the old key out again"
+        steps.append(f"after agentctl secrets rotate --finish: {end}" if ctx.args.overlap else end)
     if ctx.json:
         ctx.print_json({"keys": [s.name for s in rotation.secrets], "steps": steps, "models": list(rotation.models)})
         return exits.OK
     for number, step in enumerate(steps, 1):
         ctx.out.line(f"{number}. {clean(step)}")
-    ctx.out.line("nothing is done; do it with: agentctl secrets rotate")
+    chosen = "".join(f" --{name}" for name in ("master", "vllm", "overlap") if getattr(ctx.args, name))
+    ctx.out.line(f"nothing is done; do it with: agentctl secrets rotate{chosen}")
     return exits.OK
 
 

@@ -16,8 +16,8 @@ def run(ctx: Context) -> int:
 
     args = ctx.args
     found = offline_gateway.read(offline.config(args.config).settings)
-    models = offline_smoke.wanted(found, [args.model] if args.model else [])
-    width = max(len("MODEL"), *(len(name) for name, _ in models))
+    wanted = offline_smoke.questions(found, only=args.model or "", url=args.url or "")
+    width = max(len("MODEL"), *map(len, wanted.models))
 
     def told(asked: Any) -> None:
         if not ctx.json:
@@ -25,23 +25,32 @@ def run(ctx: Context) -> int:
 
     if not ctx.json:
         ctx.out.line(ctx.out.paint(f"{'MODEL':<{width}}  STATUS  {'FIRST':>8}  {'TOTAL':>8}  ANSWER", "dim"))
-    done = offline_smoke.ask(
-        found, models, url=args.url or "", timeout=args.timeout, concurrency=args.concurrency or 1, told=told
-    )
-    failed = [asked.model for asked in done if not asked.ok]
+        ctx.out.flush()
+    done = offline_smoke.ask(wanted, timeout=args.timeout, concurrency=args.concurrency or 1, told=told)
+    failed = [asked.model for asked in done if not asked.ok and not asked.absent]
     if ctx.json:
         ctx.print_json([plain(asked) for asked in done])
-    elif failed:
-        ctx.out.line(f"{len(failed)} of {len(done)} did not answer: {', '.join(map(clean, failed))}")
+    else:
+        _sum_up(ctx, done, failed, wanted.left_out)
     return exits.FAILED if failed else exits.OK
 
 
+def _sum_up(ctx: Context, done: tuple[Any, ...], failed: list[str], left_out: tuple[str, ...]) -> None:
+    absent = [asked.model for asked in done if asked.absent]
+    if left_out:
+        ctx.out.line(f"not asked, since a sentence is no question for them: {', '.join(map(clean, left_out))}")
+    if absent:
+        ctx.out.line(f"not in their slot now, and refused as when_absent says: {', '.join(map(clean, absent))}")
+    if failed:
+        ctx.out.line(f"{len(failed)} of {len(done)} did not answer: {', '.join(map(clean, failed))}")
+
+
 def _show(ctx: Context, asked: Any, width: int) -> None:
+    out = ctx.out
     first = span(asked.first) if asked.first is not None else "-"
-    words = asked.answer if asked.ok else ctx.out.paint(clean(asked.error), "red")
-    status = ctx.out.paint(f"{asked.status or '-':<6}", "green" if asked.ok else "red")
-    ctx.out.line(
-        f"{clean(asked.model):<{width}}  {status}  {first:>8}  {span(asked.total):>8}  "
-        + (clean(words) if asked.ok else words)
-    )
-    ctx.out.flush()
+    tone = "green" if asked.ok else "yellow" if asked.absent else "red"
+    words = clean(asked.answer) if asked.ok else out.paint(clean(asked.error), tone)
+    by = out.paint(f"(by {clean(asked.by)}) ", "yellow") if asked.by else ""
+    status = out.paint(f"{asked.status or '-':<6}", tone)
+    out.line(f"{clean(asked.model):<{width}}  {status}  {first:>8}  {span(asked.total):>8}  {by}{words}")
+    out.flush()

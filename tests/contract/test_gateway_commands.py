@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from gatewayhome import Home
 
+from agentd import offline_gateway_edit
+from agentd.managers.gateway.generation import Plan
+from agentd.offline_gateway import Read
 from agentd.types import ExitCode
 
 QUIET = ("--no-network",)
@@ -57,6 +60,7 @@ def test_validate_in_every_form(home: Home) -> None:
     found = home.ctl("gateway", "validate", "--format", "json", *QUIET).json
     assert (found["ok"], found["counts"]["error"]) == (False, 1)
     assert home.ctl("gateway", "validate", "--json", *QUIET).json == found
+    assert home.ctl("gateway", "validate", "--json", "--format", "sarif", *QUIET).code == ExitCode.USAGE
     sarif = json.loads(home.ctl("gateway", "validate", "--format", "sarif", *QUIET).out)
     assert sarif["version"] == "2.1.0"
     assert "unknown-key" in {result["ruleId"] for result in sarif["runs"][0]["results"]}
@@ -109,13 +113,18 @@ def test_set_makes_what_is_missing_around_a_value(home: Home) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "code", "words"),
     [
-        ("policy.retries", "many", 3, "cannot change model-mappings.yaml: "),
+        (
+            "policy.retries",
+            "many",
+            3,
+            "cannot change model-mappings.yaml: retries of the policy must be a whole number",
+        ),
         ("policy.retires", "3", 3, 'did you mean "retries"?'),
         ("models.nothere.limits.rpm", "3", 2, "cannot find models.nothere"),
         ("retries", "3", 2, "a path begins with providers., ports., models. or policy."),
         ("policy", "{}", 2, "a path begins with"),
         ("models.qwen.fallbacks", "[qwen]", 3, "qwen"),
-        ("policy.retries", "[", 1, "the value"),
+        ("policy.retries", "[", 2, "cannot set policy.retries: it is not valid YAML"),
     ],
 )
 def test_what_would_make_it_worse_is_refused(home: Home, path: str, value: str, code: int, words: str) -> None:
@@ -123,6 +132,36 @@ def test_what_would_make_it_worse_is_refused(home: Home, path: str, value: str, 
     done = home.ctl("gateway", "set", path, value)
     assert (done.code, words in done.err) == (code, True), done.err
     assert [text(p) for p in sorted(home.sources.iterdir()) if p.suffix == ".yaml"] == before
+
+
+def test_an_edit_tells_only_what_is_new_with_it(home: Home) -> None:
+    assert home.ctl("gateway", "generate", *QUIET).code == 0
+    assert home.ctl("gateway", "set", "policy.timeouts.silence", "10min").out.count("warning: timeouts.silence") == 1
+    assert "warning" not in home.ctl("gateway", "set", "models.qwen.limits.rpm", "30").out
+
+
+def test_edits_at_the_same_time_are_all_kept(home: Home) -> None:
+    models = ("qwen", "dolphin", "llama")
+    running = [home.start("gateway", "set", f"models.{name}.limits.rpm", "31") for name in models]
+    ended = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0] * 3, ended
+    assert text(home.sources / "model-mappings.yaml").count("limits: {rpm: 31}") == 3, ended
+
+
+def test_an_edit_that_was_overtaken_is_made_anew(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else writes after it has read, and before it writes."""
+    models, plan, others = home.sources / "model-mappings.yaml", offline_gateway_edit.plan, []
+
+    def overtaking(found: Read, *, network: bool) -> Plan:
+        if len(others) < 2:  # One edit makes two plans.
+            others.append(models.write_text(text(models).replace("retries: 2", "retries: 1")))
+        return plan(found, network=network)
+
+    monkeypatch.setattr(offline_gateway_edit, "plan", overtaking)
+    done = home.ctl("gateway", "set", "models.qwen.limits.rpm", "31")
+    assert (done.code, len(others)) == (0, 2), done.err
+    assert "retries: 1" in text(models)
+    assert "limits: {rpm: 31}" in text(models)
 
 
 def test_a_key_is_not_taken_into_the_sources(home: Home) -> None:
@@ -164,6 +203,15 @@ def test_import_moves_keys_into_the_environment_file(home: Home, tmp_path: Path)
     assert (missing.code, "cannot read nowhere.yaml" in missing.err) == (1, True)
 
 
+def test_import_takes_a_regular_file_alone(home: Home, tmp_path: Path) -> None:
+    """A pipe would be waited for, and a device has no end."""
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "/dev/zero", "."):
+        done = home.run("gateway", "import", name, "--into", "imported", timeout=30.0)
+        assert (done.code, done.err.startswith(f"agentctl: cannot read {name}: ")) == (ExitCode.FAILED, True), done.err
+    assert not (tmp_path / "imported").exists()
+
+
 # -- generating -----------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +222,7 @@ def test_generate_writes_once_and_says_what_is_next(home: Home) -> None:
     assert "left out  provider openai: it is disabled" in dry.out
     first = home.run("gateway", "generate", *QUIET)
     assert first.code == 0
-    assert "put it to use with: agentctl gateway apply\n" in first.out
+    assert "\nput it to use with: agentctl gateway apply\n" in first.out, "nothing older runs"
     assert home.generated.stat().st_mode & 0o777 == 0o600
     before = home.generated.stat()
     second = home.ctl("gateway", "generate", *QUIET)

@@ -82,6 +82,18 @@ async def test_a_directory_that_is_missing(tmp_path: Path) -> None:
     assert not (tmp_path / "litellm").exists(), "looking makes nothing"
 
 
+async def test_what_is_no_file_holds_nobody(tmp_path: Path) -> None:
+    files = files_in(tmp_path)
+    await files.write_sources(GOOD)
+    for name in ("ports.yaml", "providers.yaml"):
+        (files.directory / name).unlink()
+    os.mkfifo(files.directory / "ports.yaml")
+    (files.directory / "providers.yaml").mkdir()
+    said = {str(p.place): p.text for p in (await files.sources()).problems}
+    assert said["ports.yaml"].endswith("it is no regular file")
+    assert said["providers.yaml"].endswith("it is a directory")
+
+
 async def test_writing_sources(tmp_path: Path) -> None:
     files = files_in(tmp_path)
     await files.write_sources(GOOD)

@@ -117,7 +117,10 @@ def test_init_does_not_choose_between_two_keys_nor_replace_a_weak_one(home: Keys
 
 
 def test_check_says_what_is_wrong_where(home: Keys) -> None:
-    assert home.ctl("secrets", "check", "--no-network").code == ExitCode.FAILED
+    home.servers[0].write_text(f"VLLM_API_KEY={keys.make(bytes(range(32)))}\n")
+    first = home.ctl("secrets", "check", "--no-network")
+    assert (first.code, "the same as" in first.out) == (ExitCode.FAILED, False), "the gateway has none yet"
+    assert f"{home.servers[0]} (VLLM_API_KEY): there is one, and the gateway has none" in first.out
     home.ctl("secrets", "init")
     home.client.write_text("OPENAI_API_KEY=sk-something-else-altogether\n")
     home.servers[1].unlink()
@@ -132,6 +135,22 @@ def test_check_says_what_is_wrong_where(home: Keys) -> None:
         ("vllm.env", "everybody can read it (0644)"),
     }
     assert home.told(["sk-something-else-altogether"]) == []
+
+
+def test_a_file_of_two_servers_is_told_once(home: Keys) -> None:
+    unit = home.path / ".config/systemd/user/vllm-dolphin.service"
+    unit.write_text(UNIT.replace("dolphin.env", "vllm.env"))
+    home.servers[0].write_text(f"VLLM_API_KEY={keys.make(bytes(range(32)))}\n")
+    assert home.ctl("secrets", "init").code == 0
+    done = home.ctl("secrets", "check", "--no-network")
+    assert (done.code, done.out.count(f"{home.servers[0]} (VLLM_API_KEY): the same as the gateway's")) == (0, 1)
+
+
+def test_a_plan_names_the_command_that_does_it(home: Keys) -> None:
+    home.ctl("secrets", "init")
+    plan = home.ctl("secrets", "rotate", "--dry-run", "--master", "--overlap").out
+    assert plan.endswith("do it with: agentctl secrets rotate --master --overlap\n")
+    assert "after agentctl secrets rotate --finish: " in plan
 
 
 def test_check_asks_the_gateway_with_the_right_a_wrong_and_no_key(home: Keys) -> None:

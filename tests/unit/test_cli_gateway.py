@@ -42,10 +42,19 @@ def test_every_command_is_there_with_a_module_and_examples_that_parse() -> None:
             parse(BY_WORDS[command.words], typed[1 + len(command.words) :])
 
 
+@pytest.mark.parametrize("argv", [["gateway", "--help"], ["gateway", "-h"], ["help", "gateway"]])
+def test_help_of_a_group(run: Run, argv: list[str]) -> None:
+    result = run(*argv)
+    assert (result.code, result.err) == (0, "")
+    assert "  gateway validate" in result.out
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["gateway"], '"gateway" needs one more word'),
+        (["gateway", "validat"], 'no command "gateway validat"'),
+        (["gateway", "nonsense", "--help"], "see: agentctl gateway --help"),
         (["gateway", "enable", "thing", "x"], "invalid choice: 'thing'"),
         (["gateway", "validate", "--format", "xml"], "invalid choice: 'xml'"),
         (["gateway", "serve", "--port", "70000"], '"70000" is not a port, 1 to 65535'),

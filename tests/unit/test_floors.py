@@ -62,7 +62,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "offline_rotation": _ALL | {"offline_gateway", "offline_secrets"},
     "offline_secrets": _ALL | {"offline_gateway"},
     "offline_serve": _ALL,
-    "offline_smoke": _ALL | {"offline_gateway", "offline_secrets"},
+    "offline_smoke": _ALL | {"offline_gateway"},
     "offline_hardening": _ALL,
     "offline_redis": _ALL,
     "offline_stores": _ALL,

@@ -124,6 +124,16 @@ def test_many_requests_a_minute_are_proved_with_fewer_and_that_is_said() -> None
     assert "cloud: 6000 requests a minute are proved as 60" in found.notes
 
 
+def test_a_silence_that_is_never_reached_is_not_promised() -> None:
+    about = {"stream-silence", "stream-start", "slow-stream"}
+    usual = made(catalog(model("a")))
+    moot = made(catalog(model("a"), silence_timeout=120.0, answer_timeout=60.0))
+    assert about <= set(promises(usual))
+    assert not about & set(promises(moot))
+    assert "silence in a stream (120 s) is not tried: the whole answer (60 s) ends before" in moot.notes
+    assert not [note for note in usual.notes if "silence" in note]
+
+
 @pytest.mark.parametrize("policy", [{"failures": 0}, {"cooldown": 0.0}])
 def test_without_a_breaker_there_is_none_to_prove(policy: dict[str, float]) -> None:
     names = promises(made(catalog(model("a"), **policy)))

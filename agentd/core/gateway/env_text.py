@@ -52,7 +52,8 @@ def with_values(text: str, values: Mapping[str, str | None]) -> str:
     """The text with these values, None for one to take out; all else stays byte for byte. Every assignment of a name
     is changed, so that no earlier line keeps an old value. New names come at the end, in the order given.
 
-    Raises ValueError for a name or value that cannot be written; it does not hold the value.
+    Raises ValueError for a name or value that cannot be written, and where the end of the text is open (a quote, a
+    backslash), so that a new line would be part of the last value; it does not hold the value.
     """
     wrong = next((name for name in values if not NAME.fullmatch(name)), None)
     if wrong is not None:
@@ -62,9 +63,12 @@ def with_values(text: str, values: Mapping[str, str | None]) -> str:
         if item.name in values:
             there.add(item.name)
             text = _changed(text, item, values[item.name])
-    for name, value in values.items():
-        if name not in there and value is not None:
-            text = _with_line(text, f"{name}={quoted(name, value)}\n")
+    fresh = {name: value for name, value in values.items() if name not in there and value is not None}
+    for name, value in fresh.items():
+        text = _with_line(text, f"{name}={quoted(name, value)}\n")
+    read = parse(text, exported=True) if fresh else {}
+    if any(read.get(name) != value for name, value in fresh.items()):
+        raise ValueError(f"{next(iter(fresh))} cannot be added: a quote or a line is still open at the end of the file")
     return text
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from agentd.core.gateway.model import Kind, Policy
-from agentd.core.gateway.proof_catalog import API_KINDS, Rig, allowance, fitting_retries, start_limit
+from agentd.core.gateway.proof_catalog import API_KINDS, Rig, allowance, fitting_retries, silence_is_moot, start_limit
 
 BREAKER = {
     "500": "HTTP 500",
@@ -113,11 +113,12 @@ def _times(policy: Policy, times: _Times) -> Iterator[Promise]:
         yield Promise("back-off", text, "a server that answers 500; the times between its requests")
     quiet, whole = times(policy.silence_timeout), times(policy.answer_timeout)
     yield from _silent_servers(policy, times)
-    yield Promise("stream-silence", f"a silent stream ends after {quiet}", "a stream that stops after 2 chunks")
-    text = f"a stream that never begins: the fallback answers after {quiet}"
-    yield Promise("stream-start", text, "a stream without a first chunk, and a fallback")
-    how = "pauses between its chunks, longer in all than a try or a silence may be"
-    yield Promise("slow-stream", "a stream that talks slowly is not cut", how)
+    if not silence_is_moot(policy):
+        yield Promise("stream-silence", f"a silent stream ends after {quiet}", "a stream that stops after 2 chunks")
+        text = f"a stream that never begins: the fallback answers after {quiet}"
+        yield Promise("stream-start", text, "a stream without a first chunk, and a fallback")
+        how = "pauses between its chunks, longer in all than a try or a silence may be"
+        yield Promise("slow-stream", "a stream that talks slowly is not cut", how)
     yield Promise("answer-stream", f"a whole answer ends after {whole}", "a stream without an end")
     text = f"retries and fallbacks end after {whole}"
     yield Promise("answer-chain", text, "a model and its two fallbacks, none of which ever answers")

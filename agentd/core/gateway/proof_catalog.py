@@ -109,6 +109,11 @@ def rig(catalog: Catalog, *, url: str, refused: str, full: bool = False) -> Rig:
     return Rig(made, factor, chains, context_chains, tuple(notes), (*dict.fromkeys(gone), *off), apis)
 
 
+def silence_is_moot(policy: Policy) -> bool:
+    """A stream with a pause that is worth measuring ends by the limit of the whole answer."""
+    return policy.silence_timeout * 1.5 > policy.answer_timeout
+
+
 def _policy(policy: Policy, factor: float, notes: list[str]) -> Policy:
     limits = {}
     for kind, own in policy.limits.items():
@@ -116,6 +121,11 @@ def _policy(policy: Policy, factor: float, notes: list[str]) -> Policy:
         if own.rpm and own.rpm > MOST_RPM:
             limits[kind] = replace(own, rpm=SCALED_RPM)
             notes.append(f"{kind}: {own.rpm} requests a minute are proved as {SCALED_RPM}")
+    if silence_is_moot(policy):
+        notes.append(
+            f"silence in a stream ({policy.silence_timeout:g} s) is not tried:"
+            f" the whole answer ({policy.answer_timeout:g} s) ends before"
+        )
     return replace(
         policy,
         cooldown=policy.cooldown / factor,
