@@ -74,6 +74,9 @@ def _set_value(found: Read, path: str, wanted: object) -> Edited:
         message = f'cannot set "{path}": a path begins with providers., ports., models. or policy.'
         raise AgentdError("bad-request", message, hint="for instance: agentctl gateway set policy.retries 3")
     text, tree = _of(found, file)
+    entry = tree.get("ports") if file == PORTS and len(keys) == 2 and isinstance(wanted, int) else None
+    if entry is not None and (port := entry.get(keys[1])) is not None and port.kind == "mapping":
+        keys = (*keys, "port")  # A number is the short form of an entry; its unit and host stay.
     keys, wanted = _with_parents(tree, keys, wanted)
     return _changed(found, file, text, edit.set_value(text, file, keys, wanted))
 

@@ -36,6 +36,7 @@ KINDS = {
     "redis-refused-state": REFUSED,
     "version-not-found": USAGE,
     "gateway-edit": USAGE,
+    "gateway-sources": REFUSED,
     "gateway-invalid": REFUSED,
     "gateway-sources-there": REFUSED,
     "gateway-secret-taken": REFUSED,

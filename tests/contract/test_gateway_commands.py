@@ -103,6 +103,7 @@ def test_set_makes_what_is_missing_around_a_value(home: Home) -> None:
     assert home.ctl("gateway", "set", "policy.retries", "1").code == 0
     assert home.ctl("gateway", "set", "models.qwen.limits.rpm", "30").code == 0
     assert home.ctl("gateway", "set", "ports.gateway", "4002").code == 0
+    assert "gateway: {port: 4002, unit: litellm.socket}" in text(home.sources / "ports.yaml")
     assert all(line in text(models) for line in before.splitlines() if line.startswith("#"))
     out = home.ctl("gateway", "generate", "--output", "-", *QUIET).out
     assert "      timeout: 20\n" in out
