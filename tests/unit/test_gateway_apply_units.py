@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fakes.gatewayworld import MAIN, SOCKET, STANDBY, GatewayWorld
+from fakes.units import CLD_KILLED, SIGKILL
 
 from agentd.types import ActiveState, Change, Outcome
 
@@ -55,3 +56,17 @@ async def test_who_asked_for_a_restart_is_told_of_no_lack() -> None:
     world.units.change(SOCKET, active_state=ActiveState.INACTIVE)
     _, task = await world.actions.apply(world.gateway(apply="restart"))
     assert SOCKET not in (await task).message
+
+
+async def test_a_standby_that_dies_before_it_serves_costs_no_restart() -> None:
+    world = GatewayWorld()
+    world.store.after_save = lambda change: _killed(world) if change.phase == "takeover" else None
+    change = await applied(world)
+    assert change.outcome is Outcome.ROLLED_BACK, change.message
+    assert world.files.text == world.old
+    assert ("restart", MAIN) not in world.units.calls
+    assert world.acceptors() == [MAIN]
+
+
+def _killed(world: GatewayWorld) -> None:
+    world.units.die(STANDBY, status=SIGKILL, code=CLD_KILLED)

@@ -55,6 +55,7 @@ class Applier:
         self._standby = False
         self._lack = ""
         """Why there is no standby, though there should be one."""
+        self._restarting = False
 
     async def run(self) -> Ending:
         """Raises AgentdError when it is refused: then what serves was not touched."""
@@ -124,7 +125,7 @@ class Applier:
         await self._restarted(self._wanted)
 
     async def _restarted(self, wanted: Wanted) -> None:
-        gateway = self._gateway
+        gateway, self._restarting = self._gateway, True
         alone = f"; no standby serves meanwhile: {self._lack}" if self._lack else ""
         await self._progress(RESTART, f"{gateway.unit} finishes its requests and starts with the file{alone}")
         await self._acts.restarted(gateway)
@@ -149,7 +150,8 @@ class Applier:
         try:
             await self._progress(UNDO, f"the file is put back: {cause}")
             await self._gateway.files.write(self._target.old)
-            await self._restarted(self._target.old_wanted)
+            if not await self._still(self._target.old_wanted):
+                await self._restarted(self._target.old_wanted)
         except AgentdError as again:
             text = f"{name} does not come up, neither with the new configuration nor with the old one: {again.message}"
             if await self._standby_alone():
@@ -158,6 +160,12 @@ class Applier:
         note = await self._tidy()
         text = f"{name} serves by the old configuration again; with the new one: {cause}{note}"
         return Ending(Outcome.ROLLED_BACK, text, ExitCode.ROLLED_BACK, cause)
+
+    async def _still(self, wanted: Wanted) -> bool:
+        """The main unit was not restarted yet, and serves on by the old file."""
+        if self._restarting:
+            return False
+        return not fault(await self._acts.look(self._gateway.control, self._key), wanted)
 
     async def _standby_alone(self) -> bool:
         return self._standby and (await self._acts.look(self._gateway.standby, self._key)).shared
