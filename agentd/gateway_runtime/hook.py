@@ -28,6 +28,8 @@ def make(absence: Absence, waiting: Waiting) -> Any:
     from fastapi import HTTPException
     from litellm.integrations.custom_logger import CustomLogger
 
+    broken = (litellm.APIConnectionError, litellm.InternalServerError, litellm.ServiceUnavailableError)
+
     class Refused(litellm.NotFoundError):  # type: ignore[misc]
         """As a kind of NotFoundError it is not tried again on the same model, but on fallbacks."""
 
@@ -59,11 +61,18 @@ def make(absence: Absence, waiting: Waiting) -> Any:
                 return healthy_deployments
             raise Refused(waiting.refusal(model), model, UNCOUNTED)
 
-        async def async_post_call_failure_hook(self, original_exception: Exception, **_: Any) -> Any:
+        async def async_post_call_failure_hook(
+            self, request_data: dict[str, Any], original_exception: Exception, **_: Any
+        ) -> Any:
             """What the client gets when no fallback answered either."""
-            if not isinstance(original_exception, Refused):
-                return None
-            answer = HTTPException(UNAVAILABLE, original_exception.message, original_exception.headers)
+            error = original_exception
+            if not isinstance(error, Refused):
+                name = request_data.get("model")
+                if not isinstance(error, broken) or not isinstance(name, str) or absence.of(name) is None:
+                    return None
+                # It left while it answered, which the client is told as if it had asked a moment later.
+                error = Refused(waiting.refusal(name), name)
+            answer = HTTPException(UNAVAILABLE, error.message, error.headers)
             answer.type = TYPE
             return answer
 

@@ -77,7 +77,7 @@ class World:
         self.folder = folder
         self.hits: dict[str, int] = {}
         self.modes: dict[str, str] = {}
-        """Model -> a status, "hang", "slow"; others answer."""
+        """Model -> a status, "hang", "slow", "leaves" (its slot switches, it dies); others answer."""
         self.left = threading.Semaphore(0)
         """One for every request that the backend saw its client go away from."""
         self.asked: list[Any] = []
@@ -157,6 +157,9 @@ class World:
         self.hits[model] = self.hits.get(model, 0) + 1
         if mode.isdigit():
             _reply(writer, int(mode), {"error": {"message": "broken"}})
+        elif mode == "leaves":
+            self.holds(None, "s-else")
+            raise ConnectionError
         elif mode == "hang":
             await reader.read(1)
             self.left.release()
@@ -310,6 +313,15 @@ def test_refused_with_a_time_to_come_back(world: World) -> None:
     assert "slot gpu0 is switching to s-else" in body["error"]["message"]
     assert world.chat("falls", disable_fallbacks=True)[0] == 503
     assert world.hits == {}
+
+
+def test_a_model_that_leaves_in_the_middle_is_told_as_absent(world: World) -> None:
+    world.holds("s-refuses")
+    world.modes["refuses"] = "leaves"
+    status, body, headers = world.chat("refuses", num_retries=0)
+    assert (status, headers["retry-after"]) == (503, "7"), body
+    assert "slot gpu0 is switching to s-else" in body["error"]["message"]
+    assert world.hits == {"refuses": 1}
 
 
 @pytest.mark.parametrize("name", ["waits", "alias-of-waits"])

@@ -9,12 +9,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from integration.stack import Stack
+from integration.stack import Stack, until
 from userunits import systemctl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,3 +180,7 @@ def load(model: str, clients: int = 2, pause: float = 0.05) -> Iterator[Load]:
         done.set()
         for thread in threads:
             thread.join(PATIENCE + 10)
+
+
+def settled(gateway: Gateway, condition: Callable[[], bool], timeout: float = 120.0) -> None:
+    until(condition, timeout, lambda: f"{gateway.status()}\n{gateway.journal()}")

@@ -130,9 +130,16 @@ class Import:
     lazy: bool
 
 
+def parsed(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SystemError:  # Python before 3.11.5 counts its depth wrong when a collection comes in the middle.
+        return ast.parse(source)
+
+
 def imports(importer: str, package: str, source: str) -> Iterator[Import]:
     """Every import of a module's source. `package` resolves relative ones."""
-    for node, lazy in _statements(ast.parse(source).body, lazy=False):
+    for node, lazy in _statements(parsed(source).body, lazy=False):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(importer, alias.name, (), node.lineno, lazy)
@@ -282,7 +289,7 @@ def test_core_is_pure() -> None:
     for name, path in MODULES.items():
         text = path.read_text() if area(name) == "core" else ""
         if re.search(r"\b(open|print|input)\b", text):
-            calls = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call))
+            calls = (n for n in ast.walk(parsed(text)) if isinstance(n, ast.Call))
             opened = (c for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("open", "print", "input"))
             impure += [f"{name}:{c.lineno} does I/O" for c in opened]
     assert impure == []
