@@ -29,6 +29,8 @@ class GatewayState(StrEnum):
     READY = "ready"
     UNMANAGED = "unmanaged"
     """Its file is not one of ours, so all that is known is whether it answers."""
+    UNKNOWN = "unknown"
+    """Nobody has looked yet."""
 
 
 SERVING = (
@@ -81,7 +83,7 @@ class GatewayStatus:
     service: str
     unit: str
     url: str = ""
-    state: GatewayState = GatewayState.DOWN
+    state: GatewayState = GatewayState.UNKNOWN
     summary: str = ""
     """Why it is in that state, in one sentence; "" when all is well."""
     at: float = 0.0

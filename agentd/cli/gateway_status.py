@@ -49,7 +49,7 @@ def _show(out: Terminal, found: dict[str, Any], now: float) -> None:
         out.line(f"  {clean(found['summary'])}")
     if found["change"]:
         out.line(f"  follow the change with: agentctl switch status {clean(found['change'])} --follow")
-    for word, text in _lines(found, now):
+    for word, text in _lines(found, now) if found["at"] else [("looked at", "not yet")]:
         if text:
             out.line(f"  {out.paint(word.ljust(LABEL), 'dim')} {text}")
     _attention(out, found)
@@ -72,7 +72,7 @@ def _lines(found: dict[str, Any], now: float) -> Iterable[tuple[str, str]]:
     yield "changes", "without an interruption" if found["blue_green"] else "by a restart, which shows"
     yield "standby", clean(found["standby"])
     yield "LiteLLM", clean(found["version"])
-    yield "looked at", ago(found["at"], now) or "never"
+    yield "looked at", ago(found["at"], now)
 
 
 def _models(found: dict[str, Any]) -> str:
