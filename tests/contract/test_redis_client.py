@@ -109,7 +109,7 @@ async def test_a_save_beside_a_running_one(tmp_path: Path) -> None:
 
 async def test_it_is_asked_while_it_loads(tmp_path: Path) -> None:
     with running(tmp_path, "loading-process-events-interval-bytes 1024") as server:
-        server.seed(20_000)
+        await asyncio.to_thread(server.seed, 20_000)
         server.stop()
         # By the configuration: 20 s. It is let go as soon as all was asked.
         server.arguments = ["--key-load-delay", "1000"]
