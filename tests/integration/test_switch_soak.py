@@ -16,8 +16,9 @@ from userunits import systemctl
 
 SWITCHES = 200
 WARM_UP = 50
-GROWTH = 3 * 1024**2
-"""Bytes that 150 more switches may add: the history in memory, which is bounded, and what the allocator keeps."""
+GROWTH = 8 * 1024**2
+"""Bytes that 150 more switches may add: the history in memory, which is bounded (10 kB a switch), and up to a megabyte
+for every thread that the pool gets meanwhile, which the allocator gives an arena of its own."""
 THREADS = 3 + min(32, (os.cpu_count() or 1) + 4)
 """The main one, the journal's, one that inspects; the loop's own pool grows to its bound as it is needed."""
 
