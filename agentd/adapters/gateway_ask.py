@@ -129,6 +129,8 @@ def _events(response: http.client.HTTPResponse, connection: _Connection, deadlin
     """The pieces of a stream until its [DONE]. Raises TimeoutError, ValueError."""
     size = 0
     while (left := deadline - time.monotonic()) > 0:
+        if response.isclosed():  # From Python 3.13 on it closes itself, and the socket, once its length was read.
+            return
         connection.socket.settimeout(left)
         line = response.readline(1024 * 1024)
         size += len(line)
