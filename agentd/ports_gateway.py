@@ -97,7 +97,10 @@ class ProxyState:
 class GatewayProxy(Protocol):
     """HTTP to a running proxy; no call takes longer than `timeout` seconds, none raises for an answer."""
 
-    async def look(self, endpoint: Endpoint, key: str, *, timeout: float) -> ProxyState: ...
+    async def look(self, endpoint: Endpoint, key: str, *, timeout: float, keyless: bool = True) -> ProxyState:
+        """Without `keyless` nothing is asked without a key, for which LiteLLM logs a traceback each time, and
+        `open_status` is 0."""
+        ...
 
     async def metrics(self, endpoint: Endpoint, key: str, *, timeout: float) -> str:
         """LiteLLM's own exposition; "" when it has none. Raises AgentdError("probe-failed")."""

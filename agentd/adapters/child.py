@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 _WITH_PARENT = (
@@ -40,6 +42,17 @@ def bound_to_us() -> tuple[str, ...]:
     """
     # The interpreter below the virtual environment: nothing of the latter is needed.
     return (getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()))
+
+
+async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Of its output, without their ends; of what has no end the last 64 KiB."""
+    rest = b""
+    while data := await stream.read(65536):
+        *whole, rest = (rest + data).split(b"\n")
+        rest = rest[-65536:]
+        for line in whole:
+            yield line
+    yield rest
 
 
 def first_to_go(pid: int) -> None:

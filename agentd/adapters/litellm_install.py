@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agentd.adapters.litellm_package import find_package
-from agentd.core.gateway.install_local import LocalInstall
+from agentd.core.gateway.install import Install
 from agentd.errors import AgentdError
 
 PROGRAM = "litellm"
@@ -20,7 +20,7 @@ _LARGEST_SCRIPT = 64 * 1024
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*")
 
 
-def find_install(executable: str = "", env: Mapping[str, str] = os.environ) -> LocalInstall:
+def find_install(executable: str = "", env: Mapping[str, str] = os.environ) -> Install:
     """`executable`: a path or a name; "" for `litellm` on the PATH or in ~/.local/bin.
 
     Follows links and wrapper scripts to the interpreter. Raises AgentdError: "litellm-missing" when there is none,
@@ -32,7 +32,7 @@ def find_install(executable: str = "", env: Mapping[str, str] = os.environ) -> L
     package = find_package(python, home) or find_package(Path(os.path.realpath(python)), home)
     if package is None:
         raise _unknown(program, f"{python} has no package litellm")
-    return LocalInstall(str(script), str(python), package.version, package.router_keys, package.prometheus)
+    return Install(str(script), str(python), package.version, package.router_keys, package.prometheus)
 
 
 def _program(executable: str, home: Path, env: Mapping[str, str]) -> Path:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from agentd.adapters.child import apart, bound_to_us, first_to_go, handle, signal_name
+from agentd.adapters import child
 from agentd.core.redact import HIDDEN, redact
 from agentd.errors import AgentdError
 
@@ -37,7 +37,7 @@ class ScratchProcess:
         self._process = process
         self._secrets = sorted((s for s in set(secrets) if len(s) >= _SHORTEST), key=len, reverse=True)
         self._lines: deque[str] = deque(maxlen=KEPT)
-        self._handle = handle(process.pid)
+        self._handle = child.handle(process.pid)
         self._reader = asyncio.ensure_future(self._read())
 
     @classmethod
@@ -45,14 +45,14 @@ class ScratchProcess:
         cls, command: Sequence[str], environment: Mapping[str, str], folder: str, *, secrets: Sequence[str]
     ) -> ScratchProcess:
         """`environment` is all that it gets. `secrets` are masked in its log. Raises AgentdError("gateway-start")."""
-        given, around = dict(environment), apart("a LiteLLM that tries a config")
+        given, around = dict(environment), child.apart("a LiteLLM that tries a config")
         if around:  # systemd-run finds the manager by our own; the program behind it gets its own back.
             around = (*around, "env", f"{_RUNTIME}={given.get(_RUNTIME, '')}")
             given[_RUNTIME] = os.environ.get(_RUNTIME, "")
         try:
             process = await asyncio.create_subprocess_exec(
                 *around,
-                *bound_to_us(),
+                *child.bound_to_us(),
                 *command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -64,7 +64,7 @@ class ScratchProcess:
         except OSError as error:
             words = (error.strerror or str(error)).lower()
             raise AgentdError("gateway-start", f"cannot run {command[0]}: {words}") from None
-        first_to_go(process.pid)
+        child.first_to_go(process.pid)
         return cls(process, secrets)
 
     @property
@@ -83,7 +83,7 @@ class ScratchProcess:
         code = self._process.returncode
         if code is None:
             return ""
-        return f"killed by {signal_name(-code)}" if code < 0 else STATUS.get(code, f"exit status {code}")
+        return f"killed by {child.signal_name(-code)}" if code < 0 else STATUS.get(code, f"exit status {code}")
 
     async def gone(self) -> None:
         """It has ended, and all that it said was read."""
@@ -124,13 +124,8 @@ class ScratchProcess:
     async def _read(self) -> None:
         out = self._process.stdout
         assert out is not None
-        rest = b""
-        while data := await out.read(65536):
-            *lines, rest = (rest + data).split(b"\n")
-            rest = rest[-65536:]
-            for line in lines:
-                self._note(line)
-        self._note(rest)
+        async for line in child.lines(out):
+            self._note(line)
 
     def _note(self, raw: bytes) -> None:
         line = _COLOUR.sub("", raw.decode(errors="replace")).rstrip()

@@ -136,13 +136,8 @@ class ScratchProcess:
     async def _read(self) -> None:
         out = self._process.stdout
         assert out is not None
-        rest = b""
-        while data := await out.read(65536):
-            *lines, rest = (rest + data).split(b"\n")
-            rest = rest[-65536:]
-            for line in lines:
-                self._note(line)
-        self._note(rest)
+        async for line in child.lines(out):
+            self._note(line)
         self._said.set()
 
     def _note(self, raw: bytes) -> None:

@@ -12,6 +12,8 @@ GATE = "agentctl: "
 """How the lines of the readiness drop-in's own command begin."""
 
 CLD_EXITED, CLD_KILLED, CLD_DUMPED = 1, 2, 3
+CONFIG_ERROR = 3
+"""A gateway's exit status for a configuration or a port that it cannot use: to start it again does not help."""
 
 EXIT_STATUS: Mapping[int, str] = {
     126: "the program cannot be executed",
@@ -79,6 +81,11 @@ _LOAD: Mapping[str, str] = {
     "bad-setting": "has a unit file that is not valid",
     "error": "could not be loaded",
 }
+
+
+def refused_its_config(gateway: UnitState) -> bool:
+    """Of a gateway whose last process has ended."""
+    return gateway.exec_code == CLD_EXITED and gateway.exec_status == CONFIG_ERROR
 
 
 def explain(state: UnitState, lines: Sequence[str], job: JobResult | None = None) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from agentd.adapters.litellm_install import find_install
 from agentd.adapters.litellm_package import router_keys
-from agentd.core.gateway.install_local import LocalInstall
+from agentd.core.gateway.install import Install
 from agentd.errors import AgentdError
 
 ROUTER = '''\
@@ -64,7 +64,7 @@ def venv(folder: Path, version: str = "1.2.3", *, metrics: bool = False) -> Path
     return script(folder / "bin/litellm", text)
 
 
-def found(program: str | Path, home: Path, path: str = "/nowhere") -> LocalInstall:
+def found(program: str | Path, home: Path, path: str = "/nowhere") -> Install:
     return find_install(str(program), {"HOME": str(home), "PATH": path})
 
 
@@ -78,7 +78,7 @@ def refused(program: str | Path, home: Path, path: str = "/nowhere") -> AgentdEr
 def test_a_console_script(tmp_path: Path) -> None:
     program = venv(tmp_path / "venv", metrics=True)
     install = found(program, tmp_path)
-    assert install == LocalInstall(
+    assert install == Install(
         str(program),
         str(tmp_path / "venv/bin/python"),
         "1.2.3",

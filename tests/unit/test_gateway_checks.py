@@ -17,7 +17,6 @@ from agentd.core.gateway import chains, report
 from agentd.core.gateway.checks import CHECKS, check
 from agentd.core.gateway.facts import ClientFact, Facts, FileFact, Listener, Secrets, ServiceFact
 from agentd.core.gateway.install import Install
-from agentd.core.gateway.install_local import LocalInstall
 from agentd.core.gateway.model import (
     Absent,
     Catalog,
@@ -416,7 +415,7 @@ def test_values_of_keys_are_in_no_repr() -> None:
 
 
 def test_a_litellm_without_its_metrics_package_is_told() -> None:
-    install = LocalInstall("/x", "/y", "1.106.2", prometheus=False)
+    install = Install("/x", "/y", "1.106.2", prometheus=False)
     (problem,) = [p for p in check(SMALL, Facts(install=install)) if p.check == "unsupported-policy"]
     assert "prometheus_client is not installed" in problem.text
     assert "unsupported-policy" not in ids(SMALL, install=replace(install, prometheus=True))

@@ -13,7 +13,7 @@ import agentd
 from agentd.core.gateway.checks import check
 from agentd.core.gateway.document import render
 from agentd.core.gateway.generated import Rendered, SlotModel
-from agentd.core.gateway.install_local import LocalInstall
+from agentd.core.gateway.install import Install
 from agentd.core.gateway.model import Absent, Catalog, Deployment, Kind, Limits
 from agentd.core.gateway.problems import errors
 from agentd.core.gateway.read import read_catalog
@@ -174,7 +174,7 @@ def test_no_breaker(policy: dict[str, Any]) -> None:
 
 
 def test_metrics_need_their_package() -> None:
-    there, gone = (LocalInstall("l", "p", "1.106.2", frozenset(), has) for has in (True, False))
+    there, gone = (Install("l", "p", "1.106.2", frozenset(), has) for has in (True, False))
     sources = catalog(model("a"))
     assert read(render(sources, there, {}, {}))["litellm_settings"] == {
         "callbacks": ["prometheus"],

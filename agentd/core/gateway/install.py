@@ -15,6 +15,9 @@ class Install:
     """"1.106.2"; "" when nothing is installed."""
     router_keys: frozenset[str] = frozenset()
     """Parameters of its Router: what `router_settings` may hold; empty when not known."""
+    prometheus: bool = True
+    """The package prometheus_client is beside it, which `litellm[proxy]` does not bring: without it a proxy that is to
+    have metrics does not start. True as well where nobody looked."""
 
     @property
     def numbers(self) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from agentd.core.gateway.chains import deepest, preorder, walk
 from agentd.core.gateway.install import Install
-from agentd.core.gateway.install_local import has_metrics
 from agentd.core.gateway.model import Model, Policy
 
 REFERENCE = "os.environ/"
@@ -92,7 +91,7 @@ def unsupported(policy: Policy, models: tuple[Model, ...], install: Install) -> 
     not start with metrics."""
     known, why = install.router_keys, f"LiteLLM {install.version} does not know it"
     found = {f"router_settings.{key}": why for key in _router_keys(policy, models) if known and key not in known}
-    if policy.metrics and not has_metrics(install):
+    if policy.metrics and not install.prometheus:
         found["litellm_settings.callbacks: prometheus"] = "the package prometheus_client is not installed with LiteLLM"
     return found
 
@@ -121,7 +120,7 @@ def _merged(section: str, own: dict[str, Any], more: Mapping[str, Any]) -> dict[
 
 def _litellm(policy: Policy, install: Install) -> dict[str, Any]:
     """Without request_timeout, which would beat the router's, and num_retries, which the router's would beat."""
-    if not policy.metrics or not has_metrics(install):
+    if not policy.metrics or not install.prometheus:
         return {}
     return {"callbacks": ["prometheus"], "require_auth_for_metrics_endpoint": True}
 

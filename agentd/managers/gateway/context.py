@@ -12,7 +12,7 @@ from agentd.core.gateway.problems import Problem
 from agentd.core.gateway.section import Section
 from agentd.core.schema_gateway import GatewayPolicy
 from agentd.ports import Clock, Files, JournalReader, Kernel, UnitControl
-from agentd.ports_gateway import Endpoint, GatewayFiles, GatewayProxy, ProxyState, ScratchProxies
+from agentd.ports_gateway import Endpoint, GatewayFiles, GatewayProxy, ScratchProxies
 
 T = TypeVar("T")
 
@@ -53,14 +53,6 @@ class Plan(Protocol):
         ...
 
 
-class QuietProxy(GatewayProxy, Protocol):
-    """LiteLLM logs a whole traceback for each question without a key."""
-
-    async def look(self, endpoint: Endpoint, key: str, *, timeout: float, keyless: bool = True) -> ProxyState:
-        """Without `keyless` nothing is asked without a key, and `open_status` is 0."""
-        ...
-
-
 class Planner(Protocol):
     async def plan(self) -> Plan: ...
 
@@ -80,7 +72,7 @@ class GatewayPorts:
     kernel: Kernel
     journal: JournalReader
     clock: Clock
-    proxy: QuietProxy
+    proxy: GatewayProxy
     runtime_files: Files
     """Allows agentd's runtime directory."""
     routes_path: str

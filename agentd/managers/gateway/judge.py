@@ -13,7 +13,7 @@ LOADS = {"masked": "is masked", "not-found": "does not exist", "": "does not exi
 RUNTIME = "agentd gateway: "
 """How its lines begin."""
 NOT_ASKED = 0
-"""Without a key: see QuietProxy."""
+"""Without a key."""
 
 
 @dataclass(frozen=True, slots=True)

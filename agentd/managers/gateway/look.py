@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from agentd.core.explain import CLD_EXITED
+from agentd.core.explain import CONFIG_ERROR, refused_its_config
 from agentd.errors import AgentdError
 from agentd.managers.gateway.context import FileText, Gateway, GatewayPorts, Plan
 from agentd.managers.gateway.judge import Wanted, fault
@@ -18,8 +18,6 @@ PLAN_SECONDS = 300.0
 OPEN_SECONDS = 300.0
 REFUSED = 401
 LOOK_SECONDS = 5.0
-CONFIG_ERROR = 3
-"""LiteLLM's exit status for a configuration or a port that it cannot use."""
 LOG_LINES = 400
 LAST_LINES = 40
 COMPLAINTS = ("Ignoring this key", "Error creating deployment")
@@ -60,7 +58,7 @@ class GatewayView:
     def config_error(self) -> bool:
         state = self.unit
         failed = state.active_state is ActiveState.FAILED or state.sub_state == "auto-restart"
-        return failed and state.exec_code == CLD_EXITED and state.exec_status == CONFIG_ERROR
+        return failed and refused_its_config(state)
 
 
 class Looker:

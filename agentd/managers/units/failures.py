@@ -6,12 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from agentd.core.backoff import backoff_seconds
-from agentd.core.explain import CLD_EXITED
+from agentd.core.explain import refused_its_config
 from agentd.core.schema import Daemon, Recovery
 from agentd.types import ActiveState, UnitState
-
-CONFIG_ERROR = 3
-"""LiteLLM's exit status."""
 
 
 def given_up(state: UnitState) -> bool:
@@ -27,8 +24,7 @@ def given_up(state: UnitState) -> bool:
 
 def config_error(state: UnitState, role: str) -> bool:
     """A LiteLLM that says that it cannot use its configuration or its port: to start it again does not help."""
-    exited = state.active_state is ActiveState.FAILED and state.exec_code == CLD_EXITED
-    return role == "gateway" and exited and state.exec_status == CONFIG_ERROR
+    return role == "gateway" and state.active_state is ActiveState.FAILED and refused_its_config(state)
 
 
 @dataclass(slots=True)
