@@ -156,7 +156,7 @@ def rotate(found: Ring, hands: LocalHands, rotation: Rotation, *, overlap: bool)
         hands.files.ready()
         left = hands.load()
         if left is not None:
-            hands.say(f"an earlier rotation was cut off in the phase {left.phase}; going on from there")
+            hands.say(f"an earlier rotation is still open, in the phase {left.phase}; going on from there")
             if rotating.resume(left, hands):
                 return "finished"
             hands.say("its keys are taken back")

@@ -13,6 +13,9 @@ from agentd.cli.commands import COMMANDS, GROUPS
 from agentd.cli.table import Arg, Command, Opt
 from agentd.errors import AgentdError
 
+MANY = 6
+"""Commands that one line can still name."""
+
 
 class UsageError(AgentdError):
     def __init__(self, message: str, hint: str = "") -> None:
@@ -91,7 +94,10 @@ def unknown_command(argv: list[str]) -> UsageError:
                 f'no command "switch {argv[1]}"', f'did you mean "agentctl switch-model {argv[1]}"? (or {what})'
             )
         if len(argv) == 1 or argv[1].startswith("-"):
-            return UsageError(f'"{word}" needs one more word', f"it is {what}")
+            few = len(below) <= MANY
+            return UsageError(
+                f'"{word}" needs one more word', f"it is {what}" if few else f"see: agentctl {word} --help"
+            )
         name = f"{word} {argv[1]}"
         close = get_close_matches(argv[1], [c.words[1] for c in below if len(c.words) > 1], n=1)
         return UsageError(
