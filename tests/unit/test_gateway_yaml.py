@@ -6,7 +6,7 @@ import math
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentd.core.gateway.tree import Node
@@ -61,7 +61,7 @@ def test_values_and_places() -> None:
         ("0x1F", 31), ("0b11", 3), ("0", 0), ("1.5", 1.5), ("1.0e+3", 1000.0), (".5", 0.5), ("-.inf", -math.inf),
         # What YAML 1.1 would make something else of, or only seems to.
         ("010", "010"), ("1:30", "1:30"), ("1:30.5", "1:30.5"), ("2024-02-01", "2024-02-01"), ("0o17", "0o17"),
-        ("1e5", "1e5"), ("=", "="), ("y", "y"), ("'off'", "off"), ("!!str 5", "5"), ("!!int '5'", 5), ("! 5", "5"),
+        ("1e5", "1e5"), ("=", "="), ("y", "y"), ("'off'", "off"), ("!!str 5", "5"), ("!!int '5'", 5), ("! 5", 5),
         ("!!float 3", 3.0), ("!!bool 'yes'", True), ("!!null ''", None),
     ],
 )  # fmt: skip
@@ -153,6 +153,10 @@ def test_what_is_written_is_read_again(document: object) -> None:
     assert yaml.load(text, Loader=yaml.CSafeLoader) == document
 
 
+@example("! |")
+@example("a: ! 12")
+@example('a: ! "12"')
+@example("! [a]")
 @given(st.text(alphabet="ab:-[]{}#&*!|>'\"%@, \n\t<?01~=", max_size=60))
 def test_any_text(text: str) -> None:
     """The same values as PyYAML's, or a refusal; and every scalar stands where its span says."""

@@ -162,9 +162,10 @@ class _Builder:
         return _problem(self._place(event), text, fix, value)
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
-        if event.tag is None and not event.implicit[0]:
+        # For PyYAML, and so for LiteLLM, "!" before a value means what no tag means, quotes or not.
+        if event.tag in (None, "!") and not event.implicit[0]:
             return str(event.value)
-        tag = _implicit(event.value) if event.tag is None else self._tag(event, event.tag)
+        tag = _implicit(event.value) if event.tag in (None, "!") else self._tag(event, event.tag)
         try:
             return _construct(tag, event.value)
         except (ValueError, KeyError, IndexError):
@@ -173,9 +174,9 @@ class _Builder:
             ) from None
 
     def _tag(self, event: yaml.Event, tag: str) -> str:
-        name = "str" if tag == "!" else tag.removeprefix(_TAG)
+        name = tag.removeprefix(_TAG)
         wanted = ("str", "int", "float", "bool", "null") if isinstance(event, yaml.ScalarEvent) else ("map", "seq")
-        if tag in ("!", _TAG + name) and name in wanted:
+        if tag == _TAG + name and name in wanted:
             return name
         shown = "!!" + name if tag.startswith(_TAG) else tag
         raise self._refused(event, f"the tag {shown} is not supported", "remove the tag", shown)
