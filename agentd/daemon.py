@@ -21,12 +21,14 @@ from agentd.adapters.notify import SystemdNotifier, listen_sockets
 from agentd.adapters.probe import NetworkProber
 from agentd.adapters.store import SqliteStore
 from agentd.adapters.systemd import SystemdControl
+from agentd.adapters.weights import WeightFiles
 from agentd.api.operations import BusStatus, DaemonStatus
 from agentd.api.server import ApiServer
 from agentd.core.settings import LoadedConfig
 from agentd.core.status_line import status_line
 from agentd.door import Door
 from agentd.engine.changes import ChangeBook
+from agentd.engine.counters import Counters
 from agentd.engine.events import EventLog
 from agentd.engine.loop import ReconcileLoop
 from agentd.engine.world import World
@@ -84,8 +86,9 @@ class Daemon:
         self.reloader = Reloader(config, load, self._apply, self._reload_ended, self.notifier, self.events)
         self.changes = ChangeBook(self.store)
         self.world = World(clock)
-        ports = Ports(self.control, kernel, self.gpus, prober, journal, files, clock)
-        self.models = ModelsManager(ports, self.store, self.events, self.changes, self.world)
+        ports = Ports(self.control, kernel, self.gpus, prober, journal, files, clock, WeightFiles())
+        counters = Counters()
+        self.models = ModelsManager(ports, self.store, self.events, self.changes, self.world, counters)
         self.redis = RedisParts(self._scope, kernel, clock, self.store, self.changes, self.events, self.world)
         self.gateway = GatewayParts(self._scope, ports, self.store, self.changes, self.events, self.world)
         self.units = UnitsManager(
@@ -122,6 +125,7 @@ class Daemon:
             bus=self._bus_status,
             stores=self.redis.manager.statuses,
             gateway=self.gateway.manager.status,
+            counters=counters,
         )
         self.changes.on_end += [self.telemetry.record, self._change_ended]
         parts = Parts(

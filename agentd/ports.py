@@ -5,11 +5,13 @@ Every awaitable here has a deadline of its own or takes one, and raises AgentdEr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentd.types import Change, Event, GpuSnapshot, JobResult, UnitState
+from agentd.gpu import GpuSnapshot
+from agentd.model_facts import ModelFacts
+from agentd.types import Change, Event, JobResult, UnitState
 
 
 class Job(Protocol):
@@ -75,6 +77,18 @@ class PortHolder:
     unit: str
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A process at one moment; `start` in clock ticks since the boot tells it from a later one of the same pid."""
+
+    pid: int
+    start: int
+    uid: int
+    comm: str
+    title: str
+    """Its command line as ps shows it, arguments joined by blanks; programs may have replaced it."""
+
+
 class Kernel(Protocol):
     """procfs, cgroupfs and pidfds."""
 
@@ -96,6 +110,19 @@ class Kernel(Protocol):
 
     def comm(self, pid: int) -> str: ...
 
+    def process(self, pid: int) -> ProcessInfo | None:
+        """None when it has gone, or is a zombie: that holds nothing any more."""
+        ...
+
+    def kill(self, pid: int, start: int) -> bool:
+        """SIGKILL to the process that was started at `start` (see ProcessInfo), never to another that has its pid by
+        now. False when it has gone, or is not ours to signal."""
+        ...
+
+    def cpu_seconds(self, control_group: str) -> float:
+        """CPU time that the cgroup has used; 0.0 where it is not known."""
+        ...
+
     def port_holder(self, port: int) -> PortHolder | None:
         """The listener on this TCP port on loopback or any address, or None when the port is free."""
         ...
@@ -106,8 +133,9 @@ class Kernel(Protocol):
 
 
 class Gpus(Protocol):
-    async def read(self) -> GpuSnapshot:
-        """Memory and processes of every GPU; never raises, an NVML failure is in `error`."""
+    async def read(self, *, details: bool = False) -> GpuSnapshot:
+        """Memory and processes of every GPU, on request with `Gpu.details`; never raises, an NVML failure is in
+        `error`. Answers within its own deadline also while NVML hangs."""
         ...
 
 
@@ -142,6 +170,11 @@ class JournalReader(Protocol):
     async def tail(self, unit: str, *, lines: int, invocation: str = "", pid: int = 0) -> tuple[str, ...]:
         """The unit's last messages, oldest first; empty when the journal cannot be read. `pid`: its main process,
         whose messages journald may not know to be the unit's."""
+        ...
+
+    def follow(self, unit: str, *, invocation: str = "", pid: int = 0) -> AsyncGenerator[str, None]:
+        """Every message of the run so far, then each new one as it comes. Ends when the journal cannot be read; close
+        it (aclosing) to stop."""
         ...
 
 
@@ -179,6 +212,10 @@ class SlotRecord:
     lease_restore: str | None = None
     cooldowns: Mapping[str, tuple[int, float]] | None = None
     """Model -> (consecutive failures, wall-clock end)."""
+    asleep: Mapping[str, int] | None = None
+    """Model -> level at which a switch put it to sleep; whether it still sleeps, the server says."""
+    parked: tuple[str, ...] = ()
+    """Services that a change of ours has stopped and must start again at its end."""
 
 
 class Store(Protocol):
@@ -196,6 +233,10 @@ class Store(Protocol):
     async def append_events(self, events: Sequence[Event]) -> None: ...
     async def events(self, limit: int, after: int = 0) -> tuple[Event, ...]: ...
     async def last_event_seq(self) -> int: ...
+    async def save_facts(self, facts: ModelFacts) -> None: ...
+    async def facts(self) -> tuple[ModelFacts, ...]:
+        """Of every model that anything was learned of."""
+        ...
 
 
 class Files(Protocol):

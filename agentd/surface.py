@@ -16,13 +16,14 @@ from agentd.engine.loop import ReconcileLoop
 from agentd.engine.world import World
 from agentd.errors import AgentdError
 from agentd.findings import Finding
+from agentd.gpu import GpuSnapshot
 from agentd.managers.dropins import DropinsManager
 from agentd.managers.models.manager import ModelsManager
 from agentd.ports import Store, UnitControl
 from agentd.surface_gateway import GatewaySurface
 from agentd.surface_hardening import HardeningSurface
 from agentd.surface_redis import RedisSurface
-from agentd.types import Change, Event, GpuSnapshot, Health, JobResult, ServiceStatus, SlotStatus
+from agentd.types import Change, Event, Health, JobResult, ServiceStatus, SlotStatus
 from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
 
 ACTION_SECONDS = 120.0

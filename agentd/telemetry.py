@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from agentd import __version__
 from agentd.api.operations import BusStatus, ConfigStatus
 from agentd.engine.changes import ChangeBook
+from agentd.engine.counters import Counters
 from agentd.engine.world import World
 from agentd.gateway import GatewayStatus
 from agentd.managers.hardening.manager import HardeningManager
@@ -39,6 +40,7 @@ class Telemetry:
         bus: Callable[[], BusStatus],
         stores: Callable[[], Sequence[StoreStatus]],
         gateway: Callable[[], GatewayStatus | None],
+        counters: Counters,
     ) -> None:
         self._world = world
         self._changes = changes
@@ -50,6 +52,7 @@ class Telemetry:
         self._bus = bus
         self._stores = stores
         self._gateway = gateway
+        self._counters = counters
         self._recorder = ChangeRecorder()
         self._lag = lag_histogram()
         self._render: Callable[[str], tuple[str, bytes]] | None = None
@@ -87,6 +90,7 @@ class Telemetry:
             host_findings=self._hardening.host_findings(),
             stores=tuple(self._stores()),
             gateway=self._gateway(),
+            counts=self._counters.snapshot(),
             now=time.time(),
             running=tuple(c for c in self._changes.recent(20) if c.finished is None),
             totals=self._recorder.totals(),

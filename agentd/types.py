@@ -111,6 +111,8 @@ class Health(StrEnum):
     UNREADY = "unready"
     DEGRADED = "degraded"
     """Ready itself, but something that it depends on is not."""
+    ASLEEP = "asleep"
+    """A model that was put to sleep so that another one can have the GPU; it wakes quicker than it starts."""
     STOPPING = "stopping"
     FAILED = "failed"
     MISSING = "missing"
@@ -156,37 +158,6 @@ class ServiceStatus:
     depends_on: tuple[str, ...] = ()
     blocked_by: tuple[str, ...] = ()
     crash_loop: bool = False
-    observed: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU; memory in bytes."""
-
-    index: int
-    uuid: str
-    name: str
-    total: int
-    used: int
-    free: int
-
-
-@dataclass(frozen=True, slots=True)
-class GpuProcess:
-    pid: int
-    gpu: int
-    used: int
-    """Bytes; 0 where the driver does not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class GpuSnapshot:
-    """`source` is "nvml" or "none"; `error` says why NVML could not be read."""
-
-    source: str = "none"
-    gpus: tuple[Gpu, ...] = ()
-    processes: tuple[GpuProcess, ...] = ()
-    error: str = ""
     observed: float = 0.0
 
 
@@ -237,7 +208,7 @@ class Change:
 
     id: str
     kind: str
-    """"switch", "unload" or "lease"."""
+    """"switch", "unload", "lease" or "sleep-check" on a slot; others on none."""
     slot: str
     target: str | None
     previous: str | None
@@ -250,7 +221,9 @@ class Change:
     cause: str = ""
     phases: tuple[PhaseRecord, ...] = ()
     origin: str = "api"
-    """Who asked: "api", "default", "lease-end" or "recovery"."""
+    """Who asked: "api", "gateway", "default", "lease-end" or "recovery"."""
+    way: str = ""
+    """How the target came up: "cold" (started) or "wake" (woken from sleep); "" while that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +240,8 @@ class SlotStatus:
     cooldowns: dict[str, float] = field(default_factory=dict)
     """Model -> wall-clock second until which an automatic or plain switch to it is refused."""
     cause: str = ""
+    sleeping: tuple[str, ...] = ()
+    """Models whose units are up and asleep: they hold little GPU memory and serve nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
-from agentd.types import Gpu, GpuProcess, GpuSnapshot
+from agentd.gpu import Gpu, GpuProcess, GpuSnapshot
 
 READ_TIMEOUT = 5.0
 RETRY_ABSENT = 60.0
@@ -41,7 +41,8 @@ class GpuReader:
         self._pending: asyncio.Future[GpuSnapshot] | None = None
         self._since = 0.0
 
-    async def read(self) -> GpuSnapshot:
+    async def read(self, *, details: bool = False) -> GpuSnapshot:
+        del details
         if self._mode == "none":
             return GpuSnapshot(observed=self._clock())
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from agentd.core.redact import redact
@@ -45,6 +45,10 @@ class JournalctlReader:
             entries = of_invocation(entries, invocation, pid)
         texts = [message(entry) for entry in entries]
         return tuple([text for text in texts if text][-lines:])
+
+    async def follow(self, unit: str, *, invocation: str = "", pid: int = 0) -> AsyncGenerator[str, None]:
+        for text in await self.tail(unit, lines=1000, invocation=invocation, pid=pid):
+            yield text
 
     async def _run(self, arguments: list[str]) -> bytes:
         options = ("--no-pager", "--quiet", "--output=json", f"--output-fields={FIELDS}", "--all")

@@ -13,7 +13,7 @@ from pathlib import Path
 from agentd.adapters import sock_diag
 from agentd.core import procfs
 from agentd.errors import AgentdError
-from agentd.ports import PortHolder
+from agentd.ports import PortHolder, ProcessInfo
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,39 @@ class LinuxKernel:
 
     def comm(self, pid: int) -> str:
         return self._text(f"{pid}/comm").rstrip("\n")
+
+    def process(self, pid: int) -> ProcessInfo | None:
+        found = procfs.process_stat(self._text(f"{pid}/stat"))
+        if found is None or found.state in "ZX":
+            return None
+        uid = procfs.status_uid(self._text(f"{pid}/status"))
+        title = self._text(f"{pid}/cmdline").replace("\0", " ").strip()
+        return ProcessInfo(pid, found.start, uid, self.comm(pid), title)
+
+    def kill(self, pid: int, start: int) -> bool:
+        """The pidfd is taken first: what it names cannot become another process between the look and the signal."""
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            return False
+        try:
+            found = self.process(pid)
+            if found is None or found.start != start:
+                return False
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def cpu_seconds(self, control_group: str) -> float:
+        directory = self._cgroup(control_group)
+        try:
+            text = Path(directory, "cpu.stat").read_text() if directory else ""
+        except OSError:
+            return 0.0
+        return procfs.cpu_usage(text)
 
     def port_holder(self, port: int) -> PortHolder | None:
         inodes = self._listening(port)

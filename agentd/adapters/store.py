@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from agentd.adapters import store_schema as schema
 from agentd.errors import AgentdError
+from agentd.model_facts import ModelFacts
 from agentd.ports import SlotRecord
 from agentd.types import Change, Event
 
@@ -105,6 +106,13 @@ class SqliteStore:
 
     async def last_event_seq(self) -> int:
         return int((await self._read("SELECT coalesce(max(seq), 0) FROM events"))[0][0])
+
+    async def save_facts(self, facts: ModelFacts) -> None:
+        sql = "INSERT INTO models (name, body) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
+        await self._write(sql, [(facts.name, schema.encode(facts))])
+
+    async def facts(self) -> tuple[ModelFacts, ...]:
+        return tuple(schema.decode_facts(row[0]) for row in await self._read("SELECT body FROM models ORDER BY name"))
 
     # -- in the loop ----------------------------------------------------------------------------------------------
     async def _write(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:

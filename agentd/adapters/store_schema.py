@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from agentd import wire
 from agentd.errors import AgentdError
+from agentd.model_facts import ModelFacts, SleepFacts
 from agentd.ports import SlotRecord
 from agentd.types import Change, Event, Outcome, PhaseRecord
 
@@ -29,6 +30,7 @@ MIGRATIONS: tuple[str, ...] = (
         subject TEXT NOT NULL, message TEXT NOT NULL, data TEXT NOT NULL
     );
     """,
+    "CREATE TABLE models (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;",
 )
 """Number n brings the schema from version n to n + 1. Append; never change one that was released."""
 
@@ -71,7 +73,13 @@ def decode_slot(text: str) -> SlotRecord:
     cooldowns = body.pop("cooldowns", None)
     if cooldowns is not None:
         cooldowns = {model: (int(count), float(until)) for model, (count, until) in cooldowns.items()}
-    return SlotRecord(**body, cooldowns=cooldowns)
+    return SlotRecord(**{**body, "parked": tuple(body.get("parked", ()))}, cooldowns=cooldowns)
+
+
+def decode_facts(text: str) -> ModelFacts:
+    body = _known(ModelFacts, json.loads(text))
+    levels = tuple(SleepFacts(**_known(SleepFacts, level)) for level in body.pop("sleep", ()))
+    return ModelFacts(**{**body, "admin": tuple(body.get("admin", ()))}, sleep=levels)
 
 
 def decode_event(row: tuple[int, float, str, str, str, str]) -> Event:

@@ -14,7 +14,8 @@ from agentd.api.operations_gateway import GatewayOperations
 from agentd.api.operations_hardening import HardeningOperations
 from agentd.api.operations_redis import RedisOperations
 from agentd.findings import Finding
-from agentd.types import Change, Event, GpuSnapshot, Health, Scope, ServiceStatus, SlotStatus
+from agentd.gpu import GpuSnapshot
+from agentd.types import Change, Event, Health, Scope, ServiceStatus, SlotStatus
 from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
 
 ServiceVerb = Literal["start", "stop", "restart"]

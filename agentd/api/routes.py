@@ -12,8 +12,9 @@ from agentd.api.access import Access
 from agentd.api.operations import ConfigStatus, ModelStatus
 from agentd.findings import Finding
 from agentd.gateway import GatewayStatus
+from agentd.gpu import GpuSnapshot
 from agentd.stores import StoreStatus
-from agentd.types import Change, Event, GpuSnapshot, ServiceStatus, SlotStatus
+from agentd.types import Change, Event, ServiceStatus, SlotStatus
 from agentd.wire import (
     BackupRequest,
     DropinSet,

@@ -62,6 +62,10 @@ def convert(hint: Any, value: object) -> object:
         if not isinstance(value, int) or isinstance(value, bool):
             raise Invalid("expected an integer", _range(meta))
         return _bounded(value, meta)
+    if base is float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise Invalid("expected a number", _range(meta))
+        return _bounded(float(value), meta)
     return _text(value, meta)
 
 

@@ -116,3 +116,29 @@ def is_local(raw: bytes) -> bool:
 def _unescape(text: str) -> str:
     """mountinfo writes blanks and backslashes as octal escapes."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStat:
+    """Of /proc/PID/stat: the state's letter, and the start in clock ticks since the boot."""
+
+    state: str
+    start: int
+
+
+def process_stat(text: str) -> ProcessStat | None:
+    """None for a text that is none. The name in brackets may hold anything, brackets too."""
+    fields = text.rpartition(")")[2].split()
+    return ProcessStat(fields[0], int(fields[19])) if len(fields) > 19 else None
+
+
+def status_uid(text: str) -> int:
+    """The real uid of /proc/PID/status; -1 when it is not told."""
+    found = re.search(r"^Uid:\s+(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else -1
+
+
+def cpu_usage(cpu_stat: str) -> float:
+    """Seconds of CPU time in a cgroup's cpu.stat; 0.0 when it is not told."""
+    found = re.search(r"^usage_usec (\d+)", cpu_stat, re.MULTILINE)
+    return int(found[1]) / 1e6 if found else 0.0

@@ -27,6 +27,7 @@ from agentd.core.schema_types import (
     Positive,
     Seconds,
     SecretFile,
+    Share,
     Size,
     Text,
     UnitName,
@@ -36,7 +37,7 @@ from agentd.core.schema_types import (
 
 __all__ = [
     "Bytes", "Daemon", "GatewayPolicy", "Hardening", "HardeningPolicy", "HttpCheck", "Model", "Probe", "Profile",
-    "Recovery", "RedisPolicy", "Seconds", "Service", "Settings", "Slot",
+    "Recovery", "RedisPolicy", "Runtime", "Seconds", "Service", "Settings", "Slot",
 ]  # fmt: skip
 
 
@@ -92,8 +93,31 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
     stop_timeout: Positive = Seconds(90.0)
     start_timeout: Positive = Seconds(60.0)
     ready_timeout: Positive = Seconds(600.0)
+    stall_timeout: Delay = Seconds(180.0)
+    """While it loads: so long without a line in its log, CPU time or a change of GPU memory is a hang; 0: no limit."""
     verify: bool = True
     verify_timeout: Positive = Seconds(60.0)
+    check_files: Literal["headers", "checksums", "none"] = "headers"
+    """What PRECHECK looks at below `path`."""
+    utilization: Share = 0.0
+    """vLLM's --gpu-memory-utilization; 0: what the unit's command line says."""
+    switch: Literal["stop", "sleep1", "sleep2", "auto"] = "stop"
+    """What becomes of it when another model of the slot is wanted: stopped, or put to sleep where that is safe."""
+    sleep_timeout: Positive = Seconds(60.0)
+    wake_timeout: Positive = Seconds(60.0)
+
+
+class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a service with role "runtime" (Ollama) shares the GPU."""
+
+    policy: Literal["evict", "cpu_only", "stop_unit", "ignore"] = "evict"
+    """Before a model starts: unload what is loaded; keep it off the GPU altogether; stop its unit until the switch is
+    over; or leave it alone."""
+    managed: Literal["unit", "system", "container"] = "unit"
+    """Who runs it: a unit of agentd's own manager, one of the system's, or a container. The last two are looked at by
+    their API alone."""
+    watch_every: Positive = Seconds(5.0)
+    """How often /api/ps is read."""
 
 
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,6 +134,7 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """What a failing liveness probe leads to; a busy model is slow, not dead, so a restart must be asked for."""
     recovery: Recovery = field(default_factory=Recovery)
     model: Model | None = None
+    runtime: Runtime = field(default_factory=Runtime)
     profile: str = ""
     """Which hardening: a packaged or configured profile, "none", or "" for the one of the role."""
     network: Network = "any"
@@ -130,6 +155,14 @@ class Slot(Struct, frozen=True, forbid_unknown_fields=True):
     evict_timeout: Positive = Seconds(30.0)
     cooldown: Delay = Seconds(30.0)
     cooldown_max: Delay = Seconds(600.0)
+    max_sleepers: Annotated[int, Meta(ge=0, le=16)] = 1
+    """Models asleep at once; each holds a rest of GPU memory and, at level 1, its weights in main memory."""
+    sleep_reserve: Size = Bytes(8 * 1024**3)
+    """Main memory that must stay available beyond a sleeper's weights."""
+    min_residency: Delay = Seconds(60.0)
+    """A switch that a request by the gateway asks for is refused while the resident model is younger."""
+    warm_cache: bool = True
+    """Read the next model's weights into the page cache while the present one drains and stops."""
     exclusive: bool = True
     """Install the `exclusive` drop-ins (Conflicts=, After=) on the slot's units."""
 

@@ -23,6 +23,7 @@ Delay = Annotated[Seconds, Meta(ge=0)]
 """A duration that may be 0: do not wait."""
 Size = Annotated[Bytes, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 GpuIndex = Annotated[int, Meta(ge=0, le=1023)]
 HttpStatus = Annotated[int, Meta(ge=100, le=599)]
 

@@ -49,6 +49,8 @@ class Signal(StrEnum):
     LENT = "lent"
     ADOPT = "adopt"
     """Somebody else made another model of the slot resident meanwhile; we do not fight."""
+    RETRY = "retry"
+    """The target's start is tried once more, from making room on: what was in its way passes by itself."""
     REFUSE = "refuse"
     FAIL = "fail"
     STUCK = "stuck"
@@ -91,6 +93,8 @@ def _table() -> dict[tuple[State, Signal], State]:
             for signal in (Signal.FAIL, Signal.CANCEL, Signal.CRASH):
                 table[phase, signal] = State.CLEANUP
     return table | {
+        (State.START, Signal.RETRY): State.EVICT,
+        (State.WAIT_READY, Signal.RETRY): State.EVICT,
         (State.RELEASE, Signal.STUCK): State.WEDGED,
         (State.WAIT_VRAM, Signal.STUCK): State.WEDGED,
         (State.WAIT_VRAM, Signal.EMPTIED): State.IDLE,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from agentd.gpu import GpuSnapshot
 from agentd.ports import Clock
-from agentd.types import GpuSnapshot, ServiceStatus, SlotStatus
+from agentd.types import ServiceStatus, SlotStatus
 
 
 class World:

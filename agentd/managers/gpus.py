@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agentd.engine.world import World
+from agentd.gpu import GpuSnapshot
 from agentd.ports import Clock, Gpus, Kernel
-from agentd.types import GpuSnapshot
 
 
 class GpusManager:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client.core import Metric
 
+from agentd.metrics.counted import counted
 from agentd.metrics.families import counter, gauge, histogram, one_hot
 from agentd.metrics.gateway import gateway
 from agentd.metrics.hardening import hardening
@@ -131,6 +132,7 @@ COLLECTORS: Mapping[str, Callable[[MetricsView], Iterable[Metric]]] = {
     "probes": probes,
     "slots": slots,
     "changes": changes,
+    "counted": counted,
     "gpus": gpus,
     "hardening": hardening,
     "redis": redis,

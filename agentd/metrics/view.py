@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from agentd.findings import Finding
 from agentd.gateway import GatewayStatus
+from agentd.gpu import GpuSnapshot
 from agentd.stores import StoreStatus
-from agentd.types import Change, GpuSnapshot, ServiceStatus, SlotStatus
+from agentd.types import Change, ServiceStatus, SlotStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +73,7 @@ class MetricsView:
     host_findings: tuple[Finding, ...] = ()
     stores: tuple[StoreStatus, ...] = ()
     gateway: GatewayStatus | None = None
+    counts: Mapping[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)
+    """engine.Counters: (family, labels) -> count."""
     now: float = 0.0
     """Wall-clock second of the view, for the age of what carries a time; 0: not known."""

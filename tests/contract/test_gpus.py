@@ -15,7 +15,7 @@ import pytest
 from fakes import FakeGpus
 
 from agentd.adapters.gpus import GpuReader
-from agentd.types import Gpu, GpuProcess
+from agentd.gpu import Gpu, GpuProcess
 
 GIB = 1024**3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from agentd.types import Gpu, GpuProcess, GpuSnapshot
+from agentd.gpu import Gpu, GpuProcess, GpuSnapshot
 
 GIB = 1024**3
 
@@ -31,6 +31,8 @@ class FakeGpus:
         self.leftover: dict[int, tuple[int, int]] = {}
         """Memory of exited processes that is not free yet."""
         self.reads = 0
+        self.detailed = 0
+        """Reads that asked for details, too."""
         self._clock = clock
 
     def hold(self, pid: int, size: int, gpu: int = 0) -> None:
@@ -53,8 +55,9 @@ class FakeGpus:
         held = [*self.holders.values(), *self.leftover.values()]
         return self.base + sum(size for index, size in held if index == gpu)
 
-    async def read(self) -> GpuSnapshot:
+    async def read(self, *, details: bool = False) -> GpuSnapshot:
         self.reads += 1
+        self.detailed += details
         await asyncio.sleep(0)
         now = self._clock()
         if not self.present:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agentd.ports import PortHolder
+from agentd.ports import PortHolder, ProcessInfo
 
 
 @dataclass
@@ -15,6 +15,10 @@ class FakeProcess:
     comm: str = "python3"
     unit: str = ""
     control_group: str = ""
+    title: str = ""
+    uid: int = 1000
+    start: int = 0
+    """0: as many ticks as its pid."""
 
 
 class _Watch:
@@ -36,6 +40,8 @@ class FakeKernel:
 
     def __init__(self, memory_available: int = 64 * 1024**3) -> None:
         self.available = memory_available
+        self.cpu: dict[str, float] = {}
+        """Control group -> CPU seconds."""
         self.processes: dict[int, FakeProcess] = {}
         self.listeners: dict[int, PortHolder] = {}
         self.exit_listeners: list[Callable[[int], None]] = []
@@ -100,6 +106,23 @@ class FakeKernel:
     def comm(self, pid: int) -> str:
         process = self.processes.get(pid)
         return process.comm if process else ""
+
+    def process(self, pid: int) -> ProcessInfo | None:
+        found = self.processes.get(pid)
+        if found is None:
+            return None
+        return ProcessInfo(pid, found.start or pid, found.uid, found.comm, found.title or found.comm)
+
+    def kill(self, pid: int, start: int) -> bool:
+        found = self.process(pid)
+        if found is None or found.start != start:
+            return False
+        if not self.immune(self.processes[pid].unit):
+            self.exit(pid)
+        return True
+
+    def cpu_seconds(self, control_group: str) -> float:
+        return self.cpu.get(control_group, 0.0)
 
     def port_holder(self, port: int) -> PortHolder | None:
         return self.listeners.get(port)

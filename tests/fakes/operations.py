@@ -15,12 +15,11 @@ from agentd.api.operations import BusStatus, Check, ConfigStatus, DaemonStatus, 
 from agentd.engine.broadcast import Broadcast
 from agentd.errors import AgentdError, ConflictError
 from agentd.findings import Finding
+from agentd.gpu import Gpu, GpuSnapshot
 from agentd.types import (
     ActiveState,
     Change,
     Event,
-    Gpu,
-    GpuSnapshot,
     Health,
     Outcome,
     PhaseRecord,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agentd.core.schema import Model, Service, Settings, Slot
 from agentd.engine.changes import ChangeBook
+from agentd.engine.counters import Counters
 from agentd.engine.events import EventLog
 from agentd.engine.world import World
 from agentd.managers.models.context import Ports
@@ -36,6 +37,7 @@ class Rig:
     changes: ChangeBook
     events: EventLog
     board: World
+    counters: Counters
 
     async def end(self, change: Change) -> Change:
         last = change
@@ -53,11 +55,13 @@ class Rig:
 
 
 def manager_of(world: FakeWorld, config: Settings) -> Rig:
-    ports = Ports(world.units, world.kernel, world.gpus, world.prober, world.journal, world.files, world.clock)
+    ports = Ports(world.units, world.kernel, world.gpus, world.prober, world.journal, world.files, world.clock,
+                  world.weights)  # fmt: skip
     events, changes, board = EventLog(world.store, world.clock), ChangeBook(world.store), World(world.clock)
-    manager = ModelsManager(ports, world.store, events, changes, board)
+    counters = Counters()
+    manager = ModelsManager(ports, world.store, events, changes, board, counters)
     world.units.on_change(manager.unit_changed)
-    return Rig(world, manager, changes, events, board)
+    return Rig(world, manager, changes, events, board, counters)
 
 
 async def rig(resident: str | None = "qwen", **slot: object) -> Rig:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from agentd.errors import AgentdError
+from agentd.model_facts import ModelFacts
 from agentd.ports import SlotRecord
 from agentd.types import Change, Event
 
@@ -17,6 +18,7 @@ class FakeStore:
     def __init__(self, event_history: int = 10_000) -> None:
         self.saved: dict[str, Change] = {}
         self.slots: dict[str, SlotRecord] = {}
+        self.models: dict[str, ModelFacts] = {}
         self.log: list[Event] = []
         self.writes: list[Change] = []
         """Every version of every change that was saved, in order."""
@@ -50,6 +52,13 @@ class FakeStore:
     async def open_changes(self) -> tuple[Change, ...]:
         """Oldest first."""
         return tuple(sorted((c for c in self.saved.values() if c.outcome is None), key=lambda c: c.created))
+
+    async def save_facts(self, facts: ModelFacts) -> None:
+        await self._write()
+        self.models[facts.name] = facts
+
+    async def facts(self) -> tuple[ModelFacts, ...]:
+        return tuple(self.models.values())
 
     async def save_slot(self, record: SlotRecord) -> None:
         await self._write()

@@ -19,6 +19,7 @@ from .notifier import FakeNotifier
 from .prober import FakeProber, Reply, Request, answer
 from .store import FakeStore
 from .units import Behaviour, FakeUnits
+from .weights import FakeWeights
 
 
 @dataclass
@@ -186,6 +187,7 @@ class FakeWorld:
         self.journal = FakeJournal()
         self.store = FakeStore()
         self.files = FakeFiles()
+        self.weights = FakeWeights()
         self.notifier = FakeNotifier()
         self.models: dict[str, FakeModel] = {}
         self._by_unit: dict[str, FakeModel] = {}

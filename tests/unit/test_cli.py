@@ -21,7 +21,8 @@ from agentd.cli.logs import arguments
 from agentd.cli.parser import parse
 from agentd.cli.terminal import clean
 from agentd.errors import AgentdError, ConfigError, ConfigProblem
-from agentd.types import ExitCode, GpuSnapshot, Health, Outcome, SlotStatus
+from agentd.gpu import GpuSnapshot
+from agentd.types import ExitCode, Health, Outcome, SlotStatus
 
 # -- looking ------------------------------------------------------------------------------------------------------
 

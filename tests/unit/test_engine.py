@@ -19,7 +19,8 @@ from agentd.engine.loop import ReconcileLoop
 from agentd.engine.runner import Run, Runner, Step
 from agentd.engine.world import World
 from agentd.errors import AgentdError
-from agentd.types import Change, GpuSnapshot, Outcome, Role, ServiceStatus, SlotStatus
+from agentd.gpu import GpuSnapshot
+from agentd.types import Change, Outcome, Role, ServiceStatus, SlotStatus
 
 FULL = AgentdError("journal-full", "cannot write to the journal: the disk is full")
 

@@ -20,9 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "agentd"
 MAX_LINES = 300
 
-_BASE = frozenset({"errors", "types", "findings", "evidence", "paths", "resources", "stores", "gateway"})
+_BASE = frozenset(
+    {"errors", "types", "findings", "evidence", "paths", "resources", "stores", "gateway", "gpu", "model_facts"}
+)
 _CORE = _BASE | {"core", "wire"}
-_PORTS = _CORE | {"ports", "ports_backup", "ports_gateway", "ports_hardening", "ports_redis"}
+_PORTS = _CORE | {"ports", "ports_backup", "ports_gateway", "ports_hardening", "ports_models", "ports_redis"}
 _MANAGERS = _PORTS | {"engine", "managers"}
 _ALL = _MANAGERS | {"adapters", "metrics", "api", "logs"}
 _FOR_COMMANDS = (
@@ -35,15 +37,18 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "types": frozenset({"errors"}),
     "findings": frozenset({"types"}),
     "evidence": frozenset({"types"}),
+    "gpu": frozenset(),
+    "model_facts": frozenset(),
     "stores": frozenset({"types", "findings"}),
     "gateway": frozenset({"types", "findings"}),
     "gateway_runtime": frozenset({"gateway_runtime"}),
     "paths": frozenset(),
     "resources": frozenset({"paths"}),
-    "core": frozenset({"errors", "types", "findings", "evidence", "stores", "gateway", "core"}),
-    "wire": frozenset({"errors", "types", "findings", "evidence"}),
+    "core": frozenset({"errors", "types", "findings", "evidence", "stores", "gateway", "gpu", "model_facts", "core"}),
+    "wire": frozenset({"errors", "types", "findings", "evidence", "gpu", "model_facts"}),
     "ports": _CORE,
     "ports_hardening": _PORTS,
+    "ports_models": _PORTS,
     "ports_redis": _PORTS,
     "ports_backup": _PORTS,
     "ports_gateway": _PORTS,

@@ -14,11 +14,12 @@ from fakes.operations import NOW, FakeOperations
 from prometheus_client.parser import text_string_to_metric_families
 
 from agentd.findings import Finding, Severity, Verdict
+from agentd.gpu import GpuProcess
 from agentd.metrics import collectors
 from agentd.metrics.exposition import Exposition
 from agentd.metrics.recorder import ChangeRecorder, Histogram, lag_histogram
 from agentd.metrics.view import HardeningView, MetricsView
-from agentd.types import Change, GpuProcess, Outcome, PhaseRecord, ProbeKind, ProbeStatus, SlotStatus
+from agentd.types import Change, Outcome, PhaseRecord, ProbeKind, ProbeStatus, SlotStatus
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

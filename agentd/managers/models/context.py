@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from agentd.core.schema import Model, Slot
+from agentd.core.schema import Runtime as RuntimeSpec
+from agentd.engine.counters import Counters
 from agentd.engine.runner import Run
+from agentd.managers.models.facts import FactsBook
 from agentd.ports import Clock, Files, Gpus, JournalReader, Kernel, Prober, UnitControl
+from agentd.ports_models import ModelFiles
 from agentd.types import JobResult, UnitState
 
 
@@ -38,6 +43,11 @@ class Runtime:
 
     unit: str
     url: str
+    spec: RuntimeSpec
+
+
+class Tell(Protocol):
+    def __call__(self, kind: str, subject: str, message: str, **data: str | float | None) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class Ports:
     journal: JournalReader
     files: Files
     clock: Clock
+    weights: ModelFiles
 
 
 @dataclass(slots=True)
@@ -64,6 +75,10 @@ class SlotContext:
     """By service name: what `slot.evict` names."""
     ports: Ports
     wakes: Wakes
+    facts: FactsBook
+    counters: Counters
+    tell: Tell
+    """Emits an event."""
 
     async def briefs(self) -> Mapping[str, UnitState]:
         """Model name -> what systemd says of its unit now (load, active, sub only)."""
@@ -119,6 +134,12 @@ class SwitchRun(Run):
     target_pids: frozenset[int] = frozenset()
     start_job: asyncio.Task[JobResult] | None = None
     adopted: str = ""
+    retried: bool = False
+    """The start has been tried a second time, for a reason that the notes say passes by itself."""
+    slept: int = 0
+    """Level at which this change put the previous model to sleep; 0: it was stopped."""
+    previous_tree: Mapping[int, int] = field(default_factory=dict)
+    """Pid -> start time of what belonged to the previous model before anything was stopped."""
 
 
 async def wait_any(wake: asyncio.Event, seconds: float) -> None:

@@ -9,11 +9,13 @@ from collections.abc import Coroutine
 from agentd.core.schema import Settings
 from agentd.core.switch import FORWARD, State
 from agentd.engine.changes import ChangeBook
+from agentd.engine.counters import Counters
 from agentd.engine.events import EventLog
 from agentd.engine.world import World
 from agentd.errors import AgentdError
 from agentd.managers.models.adoption import look
 from agentd.managers.models.context import ModelUnit, Ports, Runtime, SlotContext, Wakes
+from agentd.managers.models.facts import FactsBook
 from agentd.managers.models.memory import Ask
 from agentd.managers.models.precheck import checks, cooldown_refusal
 from agentd.managers.models.recovery import recover
@@ -26,13 +28,17 @@ from agentd.wire import LeaseRequest, PrecheckItem, SwitchPlan, SwitchRequest, U
 class ModelsManager:
     name = "models"
 
-    def __init__(self, ports: Ports, store: Store, events: EventLog, changes: ChangeBook, world: World) -> None:
+    def __init__(
+        self, ports: Ports, store: Store, events: EventLog, changes: ChangeBook, world: World, counters: Counters
+    ) -> None:
         self._ports = ports
         self._store = store
         self._events = events
         self._changes = changes
         self._world = world
+        self._counters = counters
         self._wakes = Wakes()
+        self._facts = FactsBook(store)
         self._owners: dict[str, SlotOwner] = {}
         self._lease_timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -41,6 +47,7 @@ class ModelsManager:
 
     async def start(self, settings: Settings) -> None:
         """Build the slots, finish what a crash cut off, adopt what runs, and only then begin a default."""
+        await self._facts.load()
         await self.apply(settings)
         cut_off = {c.slot: c for c in await self._store.open_changes() if c.slot}
         for owner in self._owners.values():
@@ -56,7 +63,7 @@ class ModelsManager:
             await self._end(dataclasses.replace(change, message=text))
 
     async def apply(self, settings: Settings) -> None:
-        contexts = {name: _context(settings, name, self._ports, self._wakes) for name in settings.slots}
+        contexts = {name: self._context(settings, name) for name in settings.slots}
         for name, ctx in contexts.items():
             owner = self._owners.get(name)
             if owner is not None:
@@ -257,14 +264,15 @@ class ModelsManager:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-
-def _context(settings: Settings, name: str, ports: Ports, wakes: Wakes) -> SlotContext:
-    models: dict[str, ModelUnit] = {}
-    for model in settings.models(name):
-        service = settings.services[model]
-        assert service.model is not None
-        models[model] = ModelUnit(model, service.unit, service.url, service.model)
-    slot = settings.slots[name]
-    found = {n: settings.services[n] for n in slot.evict if n in settings.services}
-    runtimes = {n: Runtime(service.unit, service.url) for n, service in found.items()}
-    return SlotContext(name, slot, models, runtimes, ports, wakes)
+    def _context(self, settings: Settings, name: str) -> SlotContext:
+        models: dict[str, ModelUnit] = {}
+        for model in settings.models(name):
+            service = settings.services[model]
+            assert service.model is not None
+            models[model] = ModelUnit(model, service.unit, service.url, service.model)
+        slot = settings.slots[name]
+        found = {n: settings.services[n] for n in slot.evict if n in settings.services}
+        runtimes = {n: Runtime(service.unit, service.url, service.runtime) for n, service in found.items()}
+        return SlotContext(
+            name, slot, models, runtimes, self._ports, self._wakes, self._facts, self._counters, self._events.emit
+        )

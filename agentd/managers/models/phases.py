@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from agentd.core.switch import MUTATING, UNTOUCHED, Signal, State, outcome
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
-from agentd.managers.models import release, start, undo, vram
+from agentd.managers.models import draining, eviction, readiness, release, start, undo, vram
 from agentd.managers.models.context import SlotContext, SwitchRun
 from agentd.managers.models.patient import PatientControl
 from agentd.managers.models.precheck import precheck
@@ -33,12 +33,12 @@ async def _wait_vram(ctx: SlotContext, run: SwitchRun) -> Step:
 
 EFFECTS: Mapping[State, Effect] = {
     State.PRECHECK: precheck,
-    State.DRAIN: release.drain,
+    State.DRAIN: draining.drain,
     State.RELEASE: release.release,
-    State.EVICT: vram.evict,
+    State.EVICT: eviction.evict,
     State.WAIT_VRAM: _wait_vram,
     State.START: start.start,
-    State.WAIT_READY: start.wait_ready,
+    State.WAIT_READY: readiness.wait_ready,
     State.VERIFY: start.verify,
     State.CLEANUP: undo.cleanup,
     State.SETTLE: undo.settle,
@@ -93,7 +93,7 @@ class SwitchPhases:
     async def at_rest(self, run: SwitchRun) -> None:
         """A model that stays after all takes requests again; what changed is remembered before it is told."""
         if all(state in UNTOUCHED for state, _ in run.path):
-            await release.ungate(self.ctx, run)
+            await draining.ungate(self.ctx, run)
         else:
             await self._remember(run)
 

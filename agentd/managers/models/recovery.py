@@ -7,8 +7,8 @@ import dataclasses
 from agentd.core.switch import UNTOUCHED, Signal, State
 from agentd.errors import AgentdError
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
+from agentd.managers.models.draining import ungate
 from agentd.managers.models.endpoint import Endpoint
-from agentd.managers.models.release import ungate
 from agentd.managers.models.slot import SlotOwner
 from agentd.types import ActiveState, Change, Outcome
 from agentd.wire import EXIT_CODES

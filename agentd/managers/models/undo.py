@@ -8,9 +8,11 @@ from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
 from agentd.managers.models.context import SlotContext, SwitchRun, poll_until
+from agentd.managers.models.draining import ungate
 from agentd.managers.models.endpoint import Endpoint
-from agentd.managers.models.release import stop_unit, ungate
-from agentd.managers.models.start import Started, await_ready, start_unit
+from agentd.managers.models.readiness import await_ready
+from agentd.managers.models.release import stop_unit
+from agentd.managers.models.start import Started, start_unit
 from agentd.managers.models.vram import wait_vram
 from agentd.types import ActiveState
 

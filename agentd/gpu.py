@@ -1,0 +1,102 @@
+"""What NVML says of the GPUs. Memory in bytes, temperatures in degrees Celsius, power in watts, shares from 0 to 1.
+
+A field that the driver, the GPU or the platform does not know is None, never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NvLink:
+    """One link of a GPU; `peer` is the PCI bus id at its other end, "" where it is not told."""
+
+    link: int
+    active: bool
+    peer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MigInstance:
+    """A part of a GPU that is a device of its own (Multi-Instance GPU)."""
+
+    uuid: str
+    name: str
+    total: int
+    used: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuDetails:
+    """What changes slowly or matters to a person; read less often than memory."""
+
+    utilization: float | None = None
+    memory_utilization: float | None = None
+    """Share of time in which memory was read or written; not how full it is."""
+    temperature: float | None = None
+    power: float | None = None
+    power_limit: float | None = None
+    throttle: tuple[str, ...] = ()
+    """Why the clocks are held back now, such as "thermal" or "power-cap"; idle is none."""
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    """Errors since the driver was loaded."""
+    nvlinks: tuple[NvLink, ...] = ()
+    mig: bool | None = None
+    instances: tuple[MigInstance, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU; memory in bytes."""
+
+    index: int
+    uuid: str
+    name: str
+    total: int
+    used: int
+    free: int
+    bus_id: str = ""
+    details: GpuDetails | None = None
+    """None in a snapshot that asked for memory alone, and where nobody has asked yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    pid: int
+    gpu: int
+    used: int
+    """Bytes; 0 where the driver does not say (WSL, another namespace)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuDriver:
+    version: str = ""
+    cuda: str = ""
+    """The newest CUDA version that this driver serves, "12.8"."""
+    nvml: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Xid:
+    """An error that the driver reported for a GPU; `time` is the wall-clock second at which we read it."""
+
+    gpu: int
+    code: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSnapshot:
+    """`source` is "nvml" or "none"; `error` says why NVML could not be read, or not in full."""
+
+    source: str = "none"
+    gpus: tuple[Gpu, ...] = ()
+    processes: tuple[GpuProcess, ...] = ()
+    error: str = ""
+    observed: float = 0.0
+    driver: GpuDriver | None = None
+    xids: tuple[Xid, ...] = ()
+    """The newest ones since agentd has been looking, oldest first."""

@@ -1,0 +1,69 @@
+"""DRAIN: requests in flight may finish, new ones are turned away meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agentd.core.switch import Signal
+from agentd.engine.runner import Step
+from agentd.errors import AgentdError
+from agentd.managers.models.context import SlotContext, SwitchRun
+from agentd.managers.models.endpoint import Busy, Endpoint
+
+BUSY_POLL = 0.25
+"""Seconds between two looks at the request counts; after traffic was seen, zero must be seen twice."""
+
+
+async def drain(ctx: SlotContext, run: SwitchRun) -> Step:
+    """PASS when no request is in flight or the policy says to abort them; REFUSE when it says to wait."""
+    if run.previous is None:
+        return Step(Signal.PASS, "nothing resident")
+    if run.drain <= 0:
+        return Step(Signal.PASS, "not waiting for requests in flight")
+    endpoint = Endpoint(ctx.ports, run.previous)
+    # Counted before the gate closes: where nothing runs there is nothing to gate, and no request to turn away.
+    busy = await endpoint.busy()
+    if busy.requests == 0:
+        return Step(Signal.PASS, busy.reason or "no request in flight")
+    gate = asyncio.ensure_future(endpoint.pause(run.drain))
+    run.gated = True
+    try:
+        async with asyncio.timeout(run.drain):
+            await _until_quiet(endpoint)
+        return Step(Signal.PASS, "requests in flight have finished")
+    except TimeoutError:
+        left = await endpoint.busy()
+        return _undrained(run, left)
+    finally:
+        gate.cancel()
+        await asyncio.wait({gate}, timeout=1.0)
+
+
+async def _until_quiet(endpoint: Endpoint) -> None:
+    zeros = 0
+    while zeros < 2:
+        await asyncio.sleep(BUSY_POLL)
+        busy = await endpoint.busy()
+        zeros = zeros + 1 if busy.requests == 0 else 0
+
+
+def _undrained(run: SwitchRun, left: Busy) -> Step:
+    assert run.previous is not None
+    what = (
+        f"{left.requests} requests" if left.requests is not None else f"an unknown number of requests ({left.reason})"
+    )
+    text = f"{what} still in flight on {run.previous.name} after {run.drain:g} s"
+    if run.on_busy == "refuse":
+        return Step(Signal.REFUSE, cause=f"{text}; nothing was stopped")
+    return Step(Signal.PASS, f"{text}; they are aborted")
+
+
+async def ungate(ctx: SlotContext, run: SwitchRun) -> None:
+    """Open the gate of a model that stays after all."""
+    if not run.gated or run.previous is None:
+        return
+    run.gated = False
+    try:
+        await Endpoint(ctx.ports, run.previous).resume()
+    except AgentdError:
+        return  # It is gone or never had a gate; either way nothing is held back.

@@ -1,0 +1,108 @@
+"""WAIT_READY: the right model answers on the unit's port, and its main process is still the one that was started."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from agentd.core.switch import Signal
+from agentd.engine.runner import Step
+from agentd.errors import AgentdError
+from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
+from agentd.managers.models.endpoint import Endpoint
+from agentd.managers.models.failure import why
+from agentd.managers.models.start import Started
+from agentd.types import ActiveState
+
+FIRST_POLL, LAST_POLL = 0.004, 0.25
+"""Seconds between two looks: short at first, later a two-hundredth of the time waited, so that a server that
+loads for a second is seen within 5 ms and one that loads for a minute costs next to nothing."""
+
+
+async def wait_ready(ctx: SlotContext, run: SwitchRun) -> Step:
+    assert run.target is not None
+    seconds = await await_ready(ctx, run.target, Started(run.target_pid, run.target_cgroup, run.start_job))
+    return Step(Signal.PASS, f"answers after {seconds:.2f} s")
+
+
+async def await_ready(ctx: SlotContext, model: ModelUnit, started: Started) -> float:
+    """Seconds until it listened, was healthy and listed the served name.
+
+    Raises AgentdError at once when the main process ends, the unit leaves its state, or another model answers.
+    """
+    clock = ctx.ports.clock
+    begun = clock.monotonic()
+    endpoint = Endpoint(ctx.ports, model)
+    async with _watched(ctx, model, started) as wake:
+        while True:
+            if wake.is_set():
+                wake.clear()
+                await _still_running(ctx, model, started)
+            if await _answers(ctx, model, endpoint, started):
+                return clock.monotonic() - begun
+            waited = clock.monotonic() - begun
+            await _pause(wake, min(LAST_POLL, max(FIRST_POLL, waited / 200)))
+
+
+async def _pause(wake: asyncio.Event, seconds: float) -> None:
+    """As wait_any, but the event stays set for the caller to see."""
+    try:
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+    except TimeoutError:
+        pass
+
+
+@asynccontextmanager
+async def _watched(ctx: SlotContext, model: ModelUnit, started: Started) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when the main process ends or systemd says something about the unit."""
+    wake = ctx.wakes.register(model.unit)
+    exit_watch = ctx.ports.kernel.watch_exit(started.pid, wake.set) if started.pid else None
+    if started.pid and exit_watch is None:
+        wake.set()
+    try:
+        yield wake
+    finally:
+        if exit_watch is not None:
+            exit_watch.close()
+        ctx.wakes.unregister(model.unit, wake)
+
+
+async def _still_running(ctx: SlotContext, model: ModelUnit, started: Started) -> None:
+    state = await ctx.ports.control.show(model.unit)
+    alive = state.main_pid == started.pid and state.active_state in (ActiveState.ACTIVE, ActiveState.ACTIVATING)
+    gone = started.pid and not ctx.ports.kernel.comm(started.pid)
+    if not alive or gone:
+        result = started.job.result() if started.job is not None and started.job.done() else None
+        raise AgentdError("start-failed", await why(ctx, model, state, result))
+
+
+async def _answers(ctx: SlotContext, model: ModelUnit, endpoint: Endpoint, started: Started) -> bool:
+    try:
+        await ctx.ports.prober.tcp(model.host, model.port, timeout=1.0)
+        if not await endpoint.healthy():
+            return False
+    except AgentdError:
+        return False
+    _refuse_stranger(ctx, model, started)
+    try:
+        names = await endpoint.served_names()
+    except AgentdError as error:
+        if error.kind == "probe-timeout":
+            return False
+        raise
+    if model.spec.served_name not in names:
+        listed = ", ".join(names) or "nothing"
+        raise AgentdError("wrong-model", f"{model.url} serves {listed}, not {model.spec.served_name}")
+    return True
+
+
+def _refuse_stranger(ctx: SlotContext, model: ModelUnit, started: Started) -> None:
+    """An answer on the port proves nothing when somebody else's process gives it."""
+    holder = ctx.ports.kernel.port_holder(model.port)
+    if holder is None or not holder.pid or not started.cgroup:
+        return
+    if holder.pid not in ctx.ports.kernel.cgroup_pids(started.cgroup):
+        text = f"port {model.port} is answered by {holder.comm} (pid {holder.pid}), which is not {model.unit}"
+        raise AgentdError("port-taken", text)
