@@ -67,9 +67,10 @@ def test_the_commented_defaults_are_the_built_in_ones() -> None:
     for table in (Settings().daemon, plain.slots["gpu0"], plain.services["qwen"].recovery, Probe()):
         assert set(table.__struct_fields__) <= named
     assert set(Model.__struct_fields__) <= named
-    assert (
-        set(Service.__struct_fields__) - {"startup", "readiness", "liveness", "recovery", "model", "hardening"} <= named
-    )
+    tables = {"startup", "readiness", "liveness", "recovery", "model", "hardening", "runtime"}
+    assert set(Service.__struct_fields__) - tables <= named
+    assert shown.services["qwen"].runtime == Runtime()
+    assert set(Runtime.__struct_fields__) <= named
     assert shown.services["qwen"].hardening == Hardening()
     assert shown.hardening == HardeningPolicy()
     assert shown.redis == RedisPolicy()
