@@ -23,6 +23,7 @@ from agentd.core.schema import (
     Probe,
     Profile,
     RedisPolicy,
+    Runtime,
     Service,
     Settings,
 )
