@@ -5,7 +5,20 @@ A field that the driver, the GPU or the platform does not know is None, never 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+THROTTLES = (
+    "power-cap",
+    "thermal",
+    "hw-thermal",
+    "power-brake",
+    "hw-slowdown",
+    "sync-boost",
+    "clock-setting",
+    "display-clocks",
+)
+"""Every reason in `GpuDetails.throttle`. A capped power is how a GPU works under load; heat and the brake are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +51,8 @@ class GpuDetails:
     temperature: float | None = None
     power: float | None = None
     power_limit: float | None = None
-    throttle: tuple[str, ...] = ()
-    """Why the clocks are held back now, such as "thermal" or "power-cap"; idle is none."""
+    throttle: tuple[str, ...] | None = None
+    """Why the clocks are held back now, words of THROTTLES; idle is none."""
     ecc_corrected: int | None = None
     ecc_uncorrected: int | None = None
     """Errors since the driver was loaded."""
@@ -72,6 +85,33 @@ class GpuProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuHolder:
+    """A process on a GPU, with its name for a person. `unit` is "" outside any unit, `used` 0 where it is not told."""
+
+    gpu: int
+    pid: int
+    unit: str
+    program: str
+    used: int
+    foreign: bool
+    """True for what belongs to no service of the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFault:
+    """What keeps a GPU, or with index -1 all of them, from being read.
+
+    `kind`: "absent" (no driver, no module: a machine without a GPU), "lost", "mismatch" (the library does not fit the
+    driver that is loaded), "driver" (not loaded, or being replaced), "hang" or "error".
+    """
+
+    kind: str
+    text: str
+    gpu: int = -1
+    uuid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GpuDriver:
     version: str = ""
     cuda: str = ""
@@ -86,6 +126,8 @@ class Xid:
     gpu: int
     code: int
     time: float
+    seq: int = 0
+    """Its number since agentd started; two alike differ in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +142,12 @@ class GpuSnapshot:
     driver: GpuDriver | None = None
     xids: tuple[Xid, ...] = ()
     """The newest ones since agentd has been looking, oldest first."""
+    faults: tuple[GpuFault, ...] = ()
+    """The parts of `error`; also why there is nothing to read where `source` is "none"."""
+    holders: tuple[GpuHolder, ...] = ()
+    """`processes` with their names; in the snapshot that is shown, not in what the port reads."""
+
+    def trouble(self, gpus: Iterable[int]) -> str:
+        """`error`, but "" when each of these GPUs was read: another one that is lost does not concern them."""
+        read = {g.index for g in self.gpus}
+        return self.error if not read.issuperset(gpus) else ""
