@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from agentd.adapters.conversation import Conversation, TooLarge
+from agentd.core.addresses import split_http_socket
 
 _HEAD = 64 * 1024
 _LINE = 8 * 1024
@@ -18,11 +19,12 @@ class NotHttp(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a plain request goes."""
+    """Where a plain request goes; with `socket` to that unix socket, whatever host and port say."""
 
     host: str
     port: int
     path: str
+    socket: str = ""
 
     @property
     def name(self) -> str:
@@ -33,6 +35,9 @@ class Target:
 
 def target(url: str) -> Target | None:
     """None for what a real client shall look at: TLS, credentials in the URL, anything to be escaped, nonsense."""
+    unix = split_http_socket(url)
+    if unix is not None:
+        return Target("localhost", 80, unix[1], unix[0]) if _harmless(unix[1]) else None
     try:
         parts = urlsplit(url)
         port = parts.port or 80
@@ -40,10 +45,15 @@ def target(url: str) -> Target | None:
         return None
     if parts.scheme != "http" or not parts.hostname or "@" in parts.netloc:
         return None
-    if not url.isascii() or any(c <= " " or c in '\x7f"<>\\^`{|}' for c in url):
+    if not _harmless(url):
         return None
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.hostname, port, path)
+
+
+def _harmless(text: str) -> bool:
+    """Nothing in it has to be escaped."""
+    return text.isascii() and not any(c <= " " or c in '\x7f"<>\\^`{|}' for c in text)
 
 
 def request(where: Target, method: str, headers: Mapping[str, str], body: bytes | None) -> bytes:

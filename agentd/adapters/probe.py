@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentd.adapters import exec_probe, plain_http, redis_ping
-from agentd.adapters.conversation import BrokenOff, Conversation, TooLarge, connected
+from agentd.adapters.conversation import BrokenOff, Conversation, TooLarge, connected, connected_unix
 from agentd.core.redact import redact, without_credentials
 from agentd.errors import AgentdError
 from agentd.ports import HttpAnswer
@@ -130,7 +130,8 @@ class NetworkProber:
 
 
 async def _plain(where: plain_http.Target, request: bytes, shown: str) -> tuple[int, bytes]:
-    async with connected(where.host, where.port) as connection:
+    opening = connected_unix(where.socket) if where.socket else connected(where.host, where.port)
+    async with opening as connection:
         talk = Conversation(connection)
         try:
             await talk.say(request)

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
+from agentd.adapters.file_threads import FileThreads
+from agentd.adapters.page_cache import PageCache, weight_files
+from agentd.adapters.weight_threads import WeightChecks
+from agentd.errors import AgentdError
 from agentd.ports_models import CheckedFiles
 
-PATTERNS = ("*.safetensors", "*.gguf", "*.bin", "*.pt", "*.pth")
+PATIENCE = 5.0
+"""Seconds for a look at names and sizes."""
 
 
 class WeightFiles:
+    def __init__(self) -> None:
+        self._threads = FileThreads()
+        self._checks = WeightChecks()
+        self._cache = PageCache()
+
     async def weights(self, path: str) -> int:
-        return await asyncio.to_thread(_size, path)
+        if not path:
+            return 0
+        try:
+            return await self._threads.run("look at the weights", lambda: _size(path), patience=PATIENCE)
+        except AgentdError:  # The disk does not answer.
+            return 0
 
     async def check(self, path: str, *, checksums: bool = False) -> CheckedFiles:
-        del checksums
-        return CheckedFiles(0, await self.weights(path))
+        return await self._checks.check(path, checksums=checksums)
 
     async def warm(self, path: str, limit: int, told: Callable[[int, int], None]) -> int:
-        del path, limit, told
-        return 0
+        return await self._cache.warm(path, limit, told)
 
 
 def _size(path: str) -> int:
-    total = 0
-    for pattern in PATTERNS:
-        for file in Path(path).glob(pattern):
-            try:
-                total += file.stat().st_size
-            except OSError:
-                continue
-    return total
+    return sum(size for _, size in weight_files(path))

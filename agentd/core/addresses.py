@@ -7,15 +7,20 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-SCHEMES = ("http", "https", "tcp", "redis", "unix")
+SCHEMES = ("http", "https", "tcp", "redis", "unix", "http+unix")
 LISTEN_FORM = '127.0.0.1:PORT, [::1]:PORT, or "" for none'
-URL_FORM = "http://HOST:PORT, https://HOST:PORT, tcp://HOST:PORT, redis://HOST:PORT or unix:///PATH"
+URL_FORM = (
+    "http://HOST:PORT, https://HOST:PORT, tcp://HOST:PORT, redis://HOST:PORT, unix:///PATH or http+unix:///PATH.sock"
+)
+LONGEST_SOCKET = 107
+"""Bytes of a unix socket's path that the kernel takes."""
 UNIT_FORM = 'a service unit like "vllm-qwen.service"'
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "redis": 6379}
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 _DOTTED_NUMBER = re.compile(r"[0-9.]+")
 _LISTEN = re.compile(r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\]):([0-9]{1,5})")
+_HTTP_SOCKET = re.compile(r"http\+unix://(/(?:[^/?#]+/)*?[^/?#]+\.sock)((?:[/?].*)?)")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?\.service")
 
 
@@ -27,7 +32,8 @@ class AddressError(ValueError):
 class Address:
     """A parsed url. `port` is the scheme's own where none was written (then `explicit_port` is False).
 
-    Of a unix url, `path` is the socket, `host` is "" and `port` is 0.
+    Of a unix url, `path` is the socket, `host` is "" and `port` is 0. Of an http+unix url, `socket` is the socket, and
+    `path` what is asked for there.
     """
 
     scheme: str
@@ -35,10 +41,11 @@ class Address:
     port: int
     path: str = ""
     explicit_port: bool = True
+    socket: str = ""
 
     @property
     def http(self) -> bool:
-        return self.scheme in ("http", "https")
+        return self.scheme in ("http", "https", "http+unix")
 
     @property
     def redis(self) -> bool:
@@ -68,6 +75,8 @@ def parse_url(text: str) -> Address:
         if parts.netloc or not parts.path.startswith("/") or parts.path == "/":
             raise AddressError("must be unix:// and an absolute path")
         return Address("unix", "", 0, parts.path)
+    if parts.scheme == "http+unix":
+        return _http_socket(text)
     if port is None and parts.netloc.endswith(":"):
         raise AddressError("has an empty port")
     if port == 0 or (port is None and parts.scheme not in _DEFAULT_PORTS):
@@ -78,6 +87,21 @@ def parse_url(text: str) -> Address:
     if path and not parts.scheme.startswith("http"):
         raise AddressError(f"must not have a path after {parts.scheme}://HOST:PORT")
     return Address(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], path, port is not None)
+
+
+def split_http_socket(url: str) -> tuple[str, str] | None:
+    """Socket and path of an http+unix url, None for any other: the socket ends with the first name in .sock."""
+    match = _HTTP_SOCKET.fullmatch(url)
+    return (match[1], match[2] or "/") if match is not None else None
+
+
+def _http_socket(text: str) -> Address:
+    found = split_http_socket(text)
+    if found is None:
+        raise AddressError("must be http+unix:// and an absolute path to a socket whose name ends in .sock")
+    if len(found[0].encode()) > LONGEST_SOCKET:
+        raise AddressError(f"has a socket whose path is longer than {LONGEST_SOCKET} bytes")
+    return Address("http+unix", "", 0, found[1].rstrip("/"), socket=found[0])
 
 
 def parse_listen(text: str) -> tuple[str, int]:
