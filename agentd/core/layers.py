@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,9 +49,9 @@ class Merged:
     provenance: dict[KeyPath, Origin]
 
 
-def merge(fragments: Iterable[Fragment]) -> Merged:
-    """Lay the fragments over each other; the later one wins."""
-    merged = Merged({}, {})
+def merge(fragments: Iterable[Fragment], *, base: Merged | None = None) -> Merged:
+    """Lay the fragments over each other, and over `base`, which is not changed; the later one wins."""
+    merged = Merged(deepcopy(base.data), dict(base.provenance)) if base is not None else Merged({}, {})
     for fragment in fragments:
         _overlay(merged.data, fragment.data, (), fragment, merged.provenance)
     return merged

@@ -1,0 +1,1 @@
+"""The profile of use: chosen as one change, taken back as one."""
