@@ -21,13 +21,19 @@ MODELS = ("llama3:8b", "mistral:7b")
 _DEFAULT_VRAM = 5 * GIB
 _CLOSE_SECONDS = 0.1
 """Between the last use of a model that is to go and the end of its runner."""
+_AGAIN_SECONDS = 0.2
+"""With "reload-on-request": between the end of a runner and the client that asks for the model again."""
+_WORDS = 4
+"""Tokens of an answer for which no other number was asked."""
 
 
 @dataclass(slots=True)
 class Loaded:
     name: str
     runner: int
+    size: int
     vram: int
+    """On the GPU; the rest of `size` is in main memory."""
     keep_alive: float
     used: int = 0
     """Requests in work; a model in use is not unloaded."""
@@ -64,17 +70,23 @@ class Scheduler:
         """Ask for it; the runner goes when nothing uses it any more."""
         with self._changed:
             if name in self.loaded:
-                self.loaded[name].expires = 0.0
+                self.loaded[name].expires = time.time()
+                self.loaded[name].keep_alive = 0.0
                 self._changed.notify_all()
 
+    def answer(self, words: int) -> None:
+        """Take the time of so many tokens."""
+        time.sleep(self._behaviour.token_seconds * words)
+
     def _load(self, name: str) -> Loaded:
+        """What does not fit on the GPU, or all where it sees none, is computed on the CPU."""
         wanted = self._behaviour.vram_bytes or _DEFAULT_VRAM
-        vram = min(wanted, self._memory.free()) if self._memory else 0
-        code = "import signal; signal.pause()"
+        vram = min(wanted, self._memory.free()) if self._memory and self._memory.visible() else 0
+        code = "import signal; open('/proc/self/comm', 'w').write('ollama'); signal.pause()"
         runner = os.posix_spawn(sys.executable, ["ollama", "-I", "-S", "-c", code, "runner"], os.environ)
         if self._memory and vram:
             self._memory.claim(runner, vram, release_seconds=self._behaviour.vram_release_seconds)
-        return Loaded(name, runner, vram, self._keep_alive, expires=time.time() + self._keep_alive)
+        return Loaded(name, runner, wanted, vram, self._keep_alive, expires=time.time() + self._keep_alive)
 
     def _expire(self) -> None:
         while True:
@@ -91,6 +103,12 @@ class Scheduler:
                         os.kill(model.runner, signal.SIGKILL)
                     os.waitpid(model.runner, 0)
                     del self.loaded[model.name]
+                    if self._behaviour.fail == "reload-on-request":
+                        threading.Timer(_AGAIN_SECONDS, self._once, (model.name,)).start()
+
+    def _once(self, name: str) -> None:
+        self.use(name, None)
+        self.done(name)
 
 
 def seconds(value: object) -> float:
@@ -105,12 +123,14 @@ def seconds(value: object) -> float:
 
 
 def _stamp(when: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(when, 4e9)))
+    """RFC 3339 with nine digits of a second, as Go writes it."""
+    when = min(when, 4e9)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f".{int(when % 1 * 1e9):09d}Z"
 
 
-def _entry(name: str) -> JSON:
+def _entry(name: str, size: int = _DEFAULT_VRAM) -> JSON:
     digest = f"{abs(hash(name)):064x}"[:64]
-    return {"name": name, "model": name, "size": _DEFAULT_VRAM, "digest": digest, "details": {"format": "gguf"}}
+    return {"name": name, "model": name, "size": size, "digest": digest, "details": {"format": "gguf"}}
 
 
 class OllamaHandler(Handler):
@@ -133,7 +153,7 @@ class OllamaHandler(Handler):
 
     def _loaded(self) -> list[JSON]:
         return [
-            {**_entry(m.name), "size_vram": m.vram, "expires_at": _stamp(m.expires), "context_length": 4096}
+            {**_entry(m.name, m.size), "size_vram": m.vram, "expires_at": _stamp(m.expires), "context_length": 4096}
             for m in list(self.scheduler.loaded.values())
         ]
 
@@ -153,6 +173,8 @@ class OllamaHandler(Handler):
             return
         self.scheduler.use(name, keep_alive)
         try:
+            if prompt:
+                self.scheduler.answer(int((request.get("options") or {}).get("num_predict", _WORDS)))
             self._say(name, f"this is {name} speaking" if prompt else "", request, chat, "stop" if prompt else "load")
         finally:
             self.scheduler.done(name)
@@ -176,6 +198,8 @@ def main() -> None:
     host, _, port = os.environ.get("OLLAMA_HOST", "127.0.0.1:11434").removeprefix("http://").partition(":")
     handler = type("BoundHandler", (OllamaHandler,), {"scheduler": Scheduler()})
     server = Server(host, int(port or 11434), handler)
+    if behaviour.load("ollama").fail == "gone":
+        signal.pause()  # Alive, and nobody listens.
     server.server_activate()
     log("INFO", f"Listening on {host}:{port} (stand-in, version {VERSION})")
     server.serve_forever(POLL_SECONDS)
