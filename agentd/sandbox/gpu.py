@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ class Claim:
     gpu: int
     alive: bool
     """False while a dead process's memory is not yet given back."""
+
+
+def uuid(index: int) -> str:
+    return f"GPU-00000000-5a4d-4000-8000-{index:012x}"
 
 
 def start_time(pid: int) -> str:
@@ -98,7 +103,7 @@ class Memory:
         if died is None:
             died = time.monotonic()
             _write(path, {**entry, "died": died})
-        if time.monotonic() >= died + float(entry.get("release_seconds", 0)):
+        if not entry.get("stuck") and time.monotonic() >= died + float(entry.get("release_seconds", 0)):
             path.unlink(missing_ok=True)
             return None
         return Claim(path, pid, size, gpu, False)
@@ -109,16 +114,41 @@ class Memory:
     def free(self, gpu: int = 0) -> int:
         return max(0, self.cards()[gpu].total - self.used(gpu))
 
-    def claim(self, pid: int, size: int, *, gpu: int = 0, release_seconds: float = 0.0, held: bool = False) -> Path:
-        """Make or resize the process's claim."""
+    def claim(
+        self,
+        pid: int,
+        size: int,
+        *,
+        gpu: int = 0,
+        release_seconds: float = 0.0,
+        held: bool = False,
+        stuck: bool = False,
+    ) -> Path:
+        """Make or resize the process's claim on this GPU."""
         self._claims.mkdir(parents=True, exist_ok=True)
-        path = self._claims / f"{pid}.json"
+        path = self._claims / (f"{pid}.json" if gpu == 0 else f"{pid}-{gpu}.json")
         entry = {"pid": pid, "start": start_time(pid), "bytes": size, "gpu": gpu, "release_seconds": release_seconds}
-        _write(path, {**entry, "held": True} if held else entry)
+        _write(path, {**entry, **{name: True for name, on in (("held", held), ("stuck", stuck)) if on}})
         return path
 
     def release(self, pid: int) -> None:
-        (self._claims / f"{pid}.json").unlink(missing_ok=True)
+        """Give back what the process has, on every GPU."""
+        for path in (self._claims / f"{pid}.json", *self._claims.glob(f"{pid}-*.json")):
+            path.unlink(missing_ok=True)
+
+    def visible(self, environment: Mapping[str, str] = os.environ) -> list[int]:
+        """The GPUs that CUDA shows to a process, in its order: it stops at the first name that it does not know."""
+        names = environment.get("CUDA_VISIBLE_DEVICES")
+        known = {str(card.index): card.index for card in self.cards()}
+        known |= {uuid(index): index for index in known.values()}
+        if names is None:
+            return sorted(set(known.values()))
+        shown: list[int] = []
+        for name in names.split(","):
+            if name.strip() not in known:
+                break
+            shown.append(known[name.strip()])
+        return shown
 
 
 def _write(path: Path, entry: dict[str, Any]) -> None:

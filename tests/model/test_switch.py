@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model.asking import unchecked
 
 Done = subprocess.CompletedProcess[str]
 Switch = Callable[..., Done]
@@ -85,7 +86,8 @@ def assert_only(name: str, models: Path, gone: set[int]) -> None:
     other = next(n for n in PORTS if n != name)
     assert completion(name) == f" {name}"
     assert resident() == name
-    assert show(other, "ActiveState") == "inactive"
+    # failed: it was busy, or loading, did not hear SIGTERM, and its unit's limit ended it.
+    assert show(other, "ActiveState") in ("inactive", "failed")
     assert pids(show(other, "ControlGroup")) == set()
     assert {pid for pid in gone if Path(f"/proc/{pid}").exists()} == set()
     assert processes_of(models / other) == []
@@ -116,14 +118,15 @@ def test_a_missing_model_is_refused_before_anything_stops(switch: Switch, models
     assert_only("qwen", models, set())
 
 
-def test_a_model_that_makes_vllm_exit_is_rolled_back(switch: Switch, models: Path) -> None:
+def test_a_model_that_makes_vllm_exit_is_rolled_back(switch: Switch, models: Path, home: Path) -> None:
     make_resident(switch, "qwen")
     first = show("qwen", "InvocationID")
     config = models / "dolphin/config.json"
     shutil.copy(config, models / "config.good")
     config.write_text("{")
     try:
-        done = switch("dolphin", "--force")
+        with unchecked(home):
+            done = switch("dolphin", "--force")
     finally:
         (models / "config.good").rename(config)
     assert done.returncode == 5, done.stdout + done.stderr

@@ -2,55 +2,71 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from agentd.sandbox.standins.vllm_state import Api
 from agentd.sandbox.standins.web import JSON
 
 
-def words(api: Api, request: JSON, generation: int) -> Iterator[str]:
-    """The model's words, at the set pace; an abort ends them."""
-    limit = int(request.get("max_completion_tokens") or request.get("max_tokens") or 16)
-    text = f"this is {api.model} speaking "
-    for number in range(limit):
-        if api.behaviour.token_seconds:
-            with api.changed:
-                api.changed.wait_for(lambda: api.generation != generation, api.behaviour.token_seconds)
-        if api.generation != generation:
-            return
-        yield text.split(" ")[number % 4] + " "
+@dataclass(slots=True)
+class Turn:
+    """One request in the engine. The same prompt gives the same words: there is no chance in them."""
+
+    api: Api
+    request: JSON
+    chat: bool
+    generation: int
+    count: int = 0
+    reason: str | None = None
+
+    def words(self) -> Iterator[str]:
+        """The model's words; an abort ends them."""
+        for word in itertools.cycle(self.api.text().split()):
+            if not self.api.goes_on(self.generation):
+                self.reason = "abort"
+                return
+            self.count += 1
+            if self.count == limit(self.request):
+                self.reason = "length"
+            yield word if word == "!" else f"{word} "
+            if self.reason:
+                return
+
+    def answer(self) -> JSON:
+        text = "".join(self.words())
+        content: JSON = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        return {**self._head(), "choices": [self._choice(content)], "usage": self._usage()}
+
+    def chunks(self) -> Iterator[JSON]:
+        """The last word carries the reason of the end; an abort has a chunk of its own."""
+        head = self._head(chunk=True)
+        if self.chat:
+            yield {**head, "choices": [self._choice({"delta": {"role": "assistant", "content": ""}})]}
+        for word in self.words():
+            yield {**head, "choices": [self._choice({"delta": {"content": word}} if self.chat else {"text": word})]}
+        if self.reason == "abort":
+            yield {**head, "choices": [self._choice({"delta": {}} if self.chat else {"text": ""})]}
+        if (self.request.get("stream_options") or {}).get("include_usage"):
+            yield {**head, "choices": [], "usage": self._usage()}
+
+    def _choice(self, content: JSON) -> JSON:
+        return {"index": 0, "logprobs": None, "finish_reason": self.reason, "stop_reason": None, **content}
+
+    def _usage(self) -> JSON:
+        messages = self.request.get("messages", [])
+        prompt = self.request.get("prompt") or " ".join(str(m.get("content")) for m in messages)
+        tokens = max(1, len(str(prompt).split()))
+        return {"prompt_tokens": tokens, "completion_tokens": self.count, "total_tokens": tokens + self.count}
+
+    def _head(self, *, chunk: bool = False) -> JSON:
+        kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.chat else "text_completion"
+        identity = f"{'chatcmpl' if self.chat else 'cmpl'}-{os.urandom(8).hex()}"
+        return {"id": identity, "object": kind, "created": int(time.time()), "model": self.api.model}
 
 
-def _usage(request: JSON, count: int) -> JSON:
-    prompt = request.get("prompt") or " ".join(str(m.get("content")) for m in request.get("messages", []))
-    tokens = max(1, len(str(prompt).split()))
-    return {"prompt_tokens": tokens, "completion_tokens": count, "total_tokens": tokens + count}
-
-
-def _head(model: str, chat: bool, *, chunk: bool = False) -> JSON:
-    kind = ("chat.completion.chunk" if chunk else "chat.completion") if chat else "text_completion"
-    name = "chatcmpl" if chat else "cmpl"
-    return {"id": f"{name}-{os.urandom(12).hex()}", "object": kind, "created": int(time.time()), "model": model}
-
-
-def answer(model: str, words: list[str], request: JSON, chat: bool) -> JSON:
-    text = "".join(words)
-    reason = "length" if words else "abort"
-    choice: JSON = {"index": 0, "logprobs": None, "finish_reason": reason, "stop_reason": None}
-    choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    return {**_head(model, chat), "choices": [choice], "usage": _usage(request, len(words))}
-
-
-def chunks(model: str, words: Iterator[str], request: JSON, chat: bool) -> Iterator[JSON]:
-    head = _head(model, chat, chunk=True)
-    count = 0
-    for word in words:
-        count += 1
-        content: JSON = {"delta": {"content": word}} if chat else {"text": word}
-        yield {**head, "choices": [{"index": 0, "logprobs": None, "finish_reason": None, **content}]}
-    last: JSON = {"delta": {}} if chat else {"text": ""}
-    yield {**head, "choices": [{"index": 0, "logprobs": None, "finish_reason": "length", **last}]}
-    if (request.get("stream_options") or {}).get("include_usage"):
-        yield {**head, "choices": [], "usage": _usage(request, count)}
+def limit(request: JSON) -> int:
+    return int(request.get("max_completion_tokens") or request.get("max_tokens") or 16)

@@ -1,47 +1,63 @@
-"""The HTTP surface of the stand-in vLLM: OpenAI endpoints, health, metrics, and sleep and pause of development mode."""
+"""The HTTP surface of the stand-in vLLM: OpenAI endpoints, health, metrics; see vllm_dev.py for development mode."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from agentd.sandbox.standins import generate
-from agentd.sandbox.standins.vllm_state import Api
+from agentd.sandbox.standins.generate import Turn, limit
+from agentd.sandbox.standins.vllm_state import Api, EngineDead, Stopped
 from agentd.sandbox.standins.web import JSON, Handler
 
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
-_VERSION = "0.33.0"
+Routes = Mapping[tuple[str, str], Any]
 
 
 class VllmHandler(Handler):
     api: Api
+    dev_routes: ClassVar[Routes] = {}
 
     def route(self, method: str, path: str) -> None:
         if self.api.key and path.startswith(_GUARDED) and self.headers.get("Authorization") != f"Bearer {self.api.key}":
             self.send_json(401, {"error": "Unauthorized"})
             return
-        action = _ROUTES.get((method, path)) or (_DEV_ROUTES.get((method, path)) if self.api.dev_mode else None)
-        if action is None:
-            self.not_found()
+        routes = {**_ROUTES, **(self.dev_routes if self.api.dev_mode else {})}
+        if (method, path) in routes:
+            self._act(routes[method, path])
+        elif any(known == path for _, known in routes):
+            self.send_json(405, {"detail": "Method Not Allowed"})
         else:
+            self.not_found()
+
+    def _act(self, action: Any) -> None:
+        try:
             action(self)
+        except EngineDead:
+            self.fail(500, "EngineCore encountered an issue. See stack trace (above) for the root cause.")
+        except Stopped:
+            self.close_connection = True
+
+    def fail(self, status: int, message: str, kind: str = "InternalServerError", **more: object) -> None:
+        error: JSON = {"message": message, "type": kind, "param": None, "code": status}
+        self.send_json(status, {"error": {**error, **more}})
 
     def health(self) -> None:
         self._send(503 if self.api.engine_dead else 200, "text/plain", b"")
 
     def version(self) -> None:
-        self.send_json(200, {"version": _VERSION})
+        self.send_json(200, {"version": self.api.behaviour.version})
 
     def load(self) -> None:
-        self.send_json(200, {"server_load": self.api.running})
+        self.send_json(200, {"server_load": self.api.running if self.api.tracks_load else 0})
 
     def metrics(self) -> None:
-        self.send_text(200, self.api.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+        self.send_text(200, self.api.metrics(), "text/plain; version=1.0.0; charset=utf-8")
 
     def models(self) -> None:
         api = self.api
-        card = {"id": api.model, "object": "model", "created": int(time.time()), "owned_by": "vllm", "root": api.model,
+        card = {"id": api.model, "object": "model", "created": int(time.time()), "owned_by": "vllm", "root": api.root,
                 "parent": None, "max_model_len": api.max_model_len, "permission": []}  # fmt: skip
         self.send_json(200, {"object": "list", "data": [card]})
 
@@ -52,66 +68,46 @@ class VllmHandler(Handler):
         self._generate(chat=True)
 
     def _generate(self, *, chat: bool) -> None:
+        if not self.body:
+            self.fail(400, "1 validation error", "Bad Request", param="body")
+            return
         request = self.parse()
         if request is None or self._refused(request):
             return
-        generation = self.api.begin()
+        turn = Turn(self.api, request, chat, self.api.begin())
         try:
-            words = generate.words(self.api, request, generation)
             if request.get("stream"):
-                self.send_events(generate.chunks(self.api.model, words, request, chat))
+                self.send_events(turn.chunks())
             else:
-                self.send_json(200, generate.answer(self.api.model, list(words), request, chat))
+                self.send_json(200, turn.answer())
+        except Stopped:
+            with contextlib.suppress(OSError):
+                self.connection.recv(1)  # until the client leaves
+            raise
         finally:
             self.api.end()
 
     def _refused(self, request: JSON) -> bool:
         api = self.api
-        if api.draining or api.paused:
-            code = "engine_paused" if api.paused else "shutting_down"
-            refusal = {"message": "The engine does not take requests now; retry later.", "code": code}
-            self.send_json(503, {"error": {**refusal, "type": "ServiceUnavailableError", "param": None}})
-        elif request.get("model", api.model) != api.model:
-            message = f"The model `{request['model']}` does not exist."
-            self.send_json(404, {"error": {"message": message, "type": "NotFoundError", "param": "model", "code": 404}})
+        if (request.get("model") or api.model) != api.model:
+            message = f"The model `{request['model']}` does not exist. Valid aliases: {api.model}."
+            self.fail(404, message, "NotFoundError", param="model")
+        elif limit(request) > api.max_model_len:
+            message = f"max_tokens={limit(request)} cannot be greater than max_model_len={api.max_model_len}."
+            self.fail(400, message, "BadRequestError", param="max_tokens")
+        elif api.draining:
+            self.fail(500, "cannot schedule new futures after shutdown")
+        elif api.refusing:
+            message = "The engine is paused; retry later."
+            self.fail(503, message, "ServiceUnavailableError", code="engine_paused")
         elif api.behaviour.fail == "canary-500":
-            error: JSON = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}
-            self.send_json(500, {"error": {**error, "param": None}})
+            self.fail(500, "EngineCore encountered an issue.")
         else:
             return False
         return True
 
-    def sleep(self) -> None:
-        level = int(self.query.get("level", "1"))
-        self.api.sleep(level, self.query.get("mode", "abort"))
-        self.send_json(200, {"status": "sleeping", "level": level})
 
-    def wake_up(self) -> None:
-        error = self.api.wake([self.query["tags"]] if "tags" in self.query else [])
-        if error:
-            self.send_json(500, {"error": {"message": error, "type": "InternalServerError", "code": 500}})
-        else:
-            self.send_json(200, {"status": "awake" if self.api.sleep_level is None else "sleeping"})
-
-    def is_sleeping(self) -> None:
-        self.send_json(200, {"is_sleeping": self.api.sleep_level is not None})
-
-    def pause(self) -> None:
-        self.api.pause(self.query.get("mode", "abort"))
-        self.send_json(200, {"status": "paused"})
-
-    def resume(self) -> None:
-        self.api.resume()
-        self.send_json(200, {"status": "resumed"})
-
-    def is_paused(self) -> None:
-        self.send_json(200, {"is_paused": self.api.paused})
-
-    def accepted(self) -> None:
-        self._send(200, "text/plain", b"")
-
-
-_ROUTES: Mapping[tuple[str, str], Any] = {
+_ROUTES: Routes = {
     ("GET", "/health"): VllmHandler.health,
     ("GET", "/version"): VllmHandler.version,
     ("GET", "/load"): VllmHandler.load,
@@ -120,17 +116,3 @@ _ROUTES: Mapping[tuple[str, str], Any] = {
     ("POST", "/v1/completions"): VllmHandler.completions,
     ("POST", "/v1/chat/completions"): VllmHandler.chat,
 }
-_DEV_ROUTES: Mapping[tuple[str, str], Any] = {
-    ("POST", "/sleep"): VllmHandler.sleep,
-    ("POST", "/wake_up"): VllmHandler.wake_up,
-    ("GET", "/is_sleeping"): VllmHandler.is_sleeping,
-    ("POST", "/pause"): VllmHandler.pause,
-    ("POST", "/resume"): VllmHandler.resume,
-    ("GET", "/is_paused"): VllmHandler.is_paused,
-    ("POST", "/collective_rpc"): VllmHandler.accepted,
-    ("POST", "/reset_prefix_cache"): VllmHandler.accepted,
-}
-
-
-def make_handler(api: Api) -> type[VllmHandler]:
-    return type("BoundHandler", (VllmHandler,), {"api": api})

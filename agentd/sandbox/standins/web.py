@@ -40,6 +40,21 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+class UnixServer(Server):
+    """On a socket in the file system, with the mode that the umask gives it; nobody removes it."""
+
+    address_family = socket.AF_UNIX
+
+    def __init__(self, path: str, handler: type[BaseHTTPRequestHandler]) -> None:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(path)
+        super().__init__("", 0, handler, listening)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, _ = self.socket.accept()
+        return connection, ("unix", 0)
+
+
 class Handler(BaseHTTPRequestHandler):
     """Subclasses define `route`, which answers `query` and `body` through `send_json`, `send_text` or `send_events`."""
 
@@ -47,11 +62,14 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "uvicorn"
     sys_version = ""
     query: Mapping[str, str] = {}
+    """The last value of each name; `queries` has them all."""
+    queries: Mapping[str, list[str]] = {}
     body = b""
 
     def setup(self) -> None:
         super().setup()
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.connection.family != socket.AF_UNIX:
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def do_GET(self) -> None:
         self._dispatch("GET")
@@ -64,7 +82,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _dispatch(self, method: str) -> None:
         parts = urlsplit(self.path)
-        self.query = {k: v[-1] for k, v in parse_qs(parts.query).items()}
+        self.queries = parse_qs(parts.query)
+        self.query = {k: v[-1] for k, v in self.queries.items()}
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.route(method, parts.path)
 
@@ -86,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def send_json(self, status: int, value: object) -> None:
-        self._send(status, "application/json", json.dumps(value).encode())
+        self._send(status, "application/json", json.dumps(value, separators=(",", ":")).encode())
 
     def send_text(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
         self._send(status, kind, text.encode())
