@@ -32,12 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"agentd: {error.message}", file=sys.stderr)  # noqa: T201
         return 1 if options.check else EX_CONFIG
     if options.check:
-        print(render_check(config))  # noqa: T201
-        return 0
+        return _say(render_check(config))
     os.umask(0o077)
     logs.set_up(options.log_level or config.settings.daemon.log_level, config.settings.daemon.log_format)
     try:
-        asyncio.run(_run(config, read, options.log_level or ""))
+        asyncio.run(_run(config, read, options.log_level or "", options.config))
     except AgentdError as error:
         hint = f" ({error.hint})" if error.hint else ""
         print(f"agentd: {error.message}{hint}", file=sys.stderr)  # noqa: T201
@@ -47,11 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _run(config: LoadedConfig, read: Callable[[], LoadedConfig], log_level: str) -> None:
+def _say(text: str) -> int:
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:  # `agentd --check | head`: what Python flushes at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+async def _run(config: LoadedConfig, read: Callable[[], LoadedConfig], log_level: str, config_dir: str | None) -> None:
     # Imported here: `agentd --check` needs none of it.
     from agentd.daemon import Daemon
 
-    await Daemon(config, read, log_level=log_level).run()
+    await Daemon(config, read, log_level=log_level, config_dir=config_dir).run()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -236,7 +236,8 @@ def _decoded(status: int, content: bytes) -> Any:
 
 
 def _lost(reason: str) -> Unreachable:
-    return Unreachable("connection-lost", f"the connection to agentd was lost: {reason}")
+    hint = "whether it runs, and why not: systemctl --user status agentd"
+    return Unreachable("connection-lost", f"the connection to agentd was lost: {reason}", hint=hint)
 
 
 def _cannot_reach(path: str, error: OSError) -> AgentdError:

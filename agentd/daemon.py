@@ -36,11 +36,14 @@ from agentd.errors import AgentdError
 from agentd.gateway_parts import GatewayParts
 from agentd.hardening import HardeningParts, History
 from agentd.managers.dropins import DropinsManager
+from agentd.managers.gpu_fallback import FallbackManager
 from agentd.managers.gpus import GpusManager
 from agentd.managers.models.context import Ports
 from agentd.managers.models.manager import ModelsManager
+from agentd.managers.runtimes.manager import RuntimesManager
 from agentd.managers.units.manager import UnitsManager
 from agentd.managers.units.watch import UnitPorts
+from agentd.profile_parts import ProfileParts
 from agentd.redis_parts import RedisParts
 from agentd.reload import IN_PART, Reloader, tell
 from agentd.surface import FRESH_SECONDS, Parts, Surface
@@ -60,7 +63,7 @@ class Daemon:
     """`run()` until SIGTERM or SIGINT. `load` reads the configuration anew; it raises ConfigError. A `log_level` from
     the command line wins over the configuration's."""
 
-    def __init__(self, config: LoadedConfig, load: Load, *, log_level: str = "") -> None:
+    def __init__(self, config: LoadedConfig, load: Load, log_level: str = "", config_dir: str | None = None) -> None:
         self._log_level = log_level
         settings = config.settings
         system = settings.daemon.scope == "system"
@@ -91,6 +94,7 @@ class Daemon:
         self.models = ModelsManager(ports, self.store, self.events, self.changes, self.world, counters)
         self.redis = RedisParts(self._scope, kernel, clock, self.store, self.changes, self.events, self.world)
         self.gateway = GatewayParts(self._scope, ports, self.store, self.changes, self.events, self.world)
+        self.runtimes = RuntimesManager(prober, kernel, clock, self.events, self.world, counters)
         self.units = UnitsManager(
             UnitPorts(self.control, kernel, prober, journal, clock, self.gateway.manager.check_ready),
             self.events,
@@ -108,10 +112,20 @@ class Daemon:
             ports, self.control, history, self._scope, self.reloader.settings, self.reloader.reload, self.models,
             self._check_free,
         )  # fmt: skip
-        self.gpu_memory = GpusManager(self.gpus, kernel, self.world, clock)
-        others = (self.hardening.manager, self.redis.manager, self.gateway.manager)
-        managers = (self.dropins, self.units, self.models, self.gpu_memory, *others)
-        self.loop = ReconcileLoop(managers, self.notifier, period=settings.daemon.resync)
+        self.profiles = ProfileParts(
+            self._scope, config_dir, ports, history, self.models, self.hardening.actions,
+            lambda: self.reloader.config, self.reloader.reload, self._check_free, self.dropins.findings,
+        )  # fmt: skip
+        self.gpu_memory = GpusManager(
+            self.gpus, kernel, self.world, clock, self.events, counters, self.reloader.settings
+        )
+        self.fallback = FallbackManager(
+            self.gpus, self.world, self.events, self.reloader.lock, self.reloader.settings,
+            lambda settings: tell((self.dropins, self.models), settings),
+        )  # fmt: skip
+        self._others = (self.hardening.manager, self.redis.manager, self.gateway.manager)
+        managers = (self.dropins, self.units, self.models, self.runtimes, self.gpu_memory, self.fallback)
+        self.loop = ReconcileLoop((*managers, *self._others), self.notifier, period=settings.daemon.resync)
         self.control.on_change(self._unit_changed)
         self.loop.on_pass.append(self._tell_status)
         self.telemetry = Telemetry(
@@ -121,26 +135,19 @@ class Daemon:
             self.hardening.manager,
             started=self._started,
             ready=lambda: all(check.ok for check in self.surface.ready()),
-            config=self.reloader.status,
-            bus=self._bus_status,
-            stores=self.redis.manager.statuses,
-            gateway=self.gateway.manager.status,
-            counters=counters,
-        )
+            config=self.reloader.status, bus=self._bus_status, stores=self.redis.manager.statuses,
+            gateway=self.gateway.manager.status, counters=counters, models=self.models.now,
+        )  # fmt: skip
         self.changes.on_end += [self.telemetry.record, self._change_ended]
         parts = Parts(
             self.control, self.store, self.events, self.changes, self.world, self.loop, self.models, self.dropins,
-            self.hardening.surface, self.hardening.manager.problems, self.redis.surface, self.gateway.surface,
+            self.runtimes, self.hardening.surface, self.hardening.manager.problems, self.redis.surface,
+            self.gateway.surface, self.profiles.surface, self.gpu_memory, self.fallback,
         )  # fmt: skip
         self.surface = Surface(
-            parts,
-            daemon=self._daemon_status,
-            config_status=self.reloader.status,
-            bus_status=self._bus_status,
-            config=lambda: self.reloader.config,
-            reload=self.reloader.reload,
-            exposition=self.telemetry.exposition,
-        )
+            parts, daemon=self._daemon_status, config_status=self.reloader.status, bus_status=self._bus_status,
+            config=lambda: self.reloader.config, reload=self.reloader.reload, exposition=self.telemetry.exposition,
+        )  # fmt: skip
         self.api = ApiServer(self.surface)
         self.door = Door(self.api, self.sockets, self.reloader.settings)
         self.loop.add(self.door)
@@ -179,21 +186,24 @@ class Daemon:
         await self.control.start_up(BUS_PATIENCE)
         if not self.control.connected:
             raise AgentdError("bus-down", f"cannot reach systemd: {self.control.problem}")
-        settings = self.reloader.settings()
+        settings = await self.fallback.fit(self.reloader.settings())
         self._say("looking at the units")
         await self.dropins.apply(settings)
         await self.units.apply(settings)
         await self.models.start(settings)
+        await self.runtimes.apply(settings)
         await self.hardening.manager.apply(settings)
         await self.redis.start(settings)
         await self.gateway.start(settings)
         await self.loop.once()
+        await self.profiles.actions.recover()
         await self.api.start(unix=self._socket_path, sockets=self.sockets)
         shut = await self.door.start()
         if shut:
             self.loop.failed(self.door.name, shut)
         works = (self.loop.run(), self.loop.heartbeat(), self.events.run(), self.telemetry.sample_lag())
-        tasks += [asyncio.ensure_future(work) for work in (*works, self.hardening.actions.start())]
+        others = (self.gpu_memory.run(), self.hardening.actions.start())
+        tasks += [asyncio.ensure_future(work) for work in (*works, *others)]
         for task in tasks:
             task.add_done_callback(self._task_ended)
         self.events.emit("daemon.started", "agentd", f"agentd {__version__} is ready")
@@ -217,8 +227,8 @@ class Daemon:
         self.reloader.close()
         for task in tasks:
             task.cancel()
-        for manager in (self.gateway, self.redis, self.hardening, self.models, self.units):
-            await manager.close()
+        for part in (self.profiles, self.gateway, self.redis, self.hardening, self.models, self.units, self.runtimes):
+            await part.close()
         if self._open:
             self.events.emit("daemon.stopped", "agentd", "agentd stops")
             await self.events.flush()
@@ -238,11 +248,8 @@ class Daemon:
     def _unit_changed(self, unit: str | None) -> None:
         if unit is None:
             self.dropins.units_changed()
-        self.hardening.manager.unit_changed(unit)
-        self.redis.manager.unit_changed(unit)
-        self.gateway.manager.unit_changed(unit)
-        self.models.unit_changed(unit)
-        self.units.unit_changed(unit)
+        for manager in (*self._others, self.models, self.units):
+            manager.unit_changed(unit)
 
     def _check_free(self, unit: str) -> None:
         """Raises ConflictError while a change is at work on it."""
@@ -267,15 +274,14 @@ class Daemon:
 
     async def _apply(self, config: LoadedConfig) -> None:
         """First what can be refused, then what is told to every manager even when one of them fails."""
-        settings = config.settings
+        settings = await self.fallback.fit(config.settings)
         if settings.daemon.scope != self._scope.value:
             raise AgentdError("restart-needed", "cannot change daemon.scope while running; restart agentd")
         await self.door.open(settings)
         self.reloader.accept(config)
         logs.set_level(self._log_level or settings.daemon.log_level)
         self.loop.period = settings.daemon.resync
-        others = (self.hardening.manager, self.redis.manager, self.gateway.manager)
-        failed = await tell((self.dropins, self.models, self.units, *others), settings)
+        failed = await tell((self.dropins, self.models, self.units, self.runtimes, *self._others), settings)
         await self.loop.fresh(FRESH_SECONDS)  # Who asks next shall see what is new.
         if failed:
             raise AgentdError(IN_PART, f"the configuration is applied in part: {failed}")

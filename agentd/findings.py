@@ -38,7 +38,8 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`subject`: a unit, or "host". `aspect`: a directive's name ("ProtectSystem"), a file, or what of the host."""
+    """`subject`: a unit, "gpu:INDEX", "slot:NAME" or "host". `aspect`: a directive's name ("ProtectSystem"), a file,
+    or what of the host."""
 
     subject: str
     aspect: str

@@ -48,3 +48,18 @@ class ModelFacts:
 
     def level(self, level: int) -> SleepFacts:
         return next((one for one in self.sleep if one.level == level), SleepFacts(level))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNow:
+    """A model at the last look: where it is, and what is known of it."""
+
+    name: str
+    slot: str
+    state: str
+    """"resident", "asleep" or "stopped", by its slot's own account."""
+    level: int = 0
+    """At which it sleeps; 0 for one that does not."""
+    facts: ModelFacts = field(default_factory=lambda: ModelFacts(""))
+    off: str = ""
+    """Why it may not be resident though it is configured; "" when it may."""

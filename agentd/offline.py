@@ -14,7 +14,7 @@ from agentd.core.probes import effective_probes
 from agentd.core.schema import Probe
 from agentd.core.settings import LoadedConfig
 from agentd.errors import AgentdError
-from agentd.types import ProbeKind, Scope
+from agentd.types import ActiveState, ProbeKind, Scope, UnitState
 from agentd.wire import plain
 
 
@@ -53,7 +53,10 @@ def units(directory: str | None = None) -> list[dict[str, str]]:
     from agentd.adapters.offline_systemd import unit_states
 
     settings = config(directory).settings
-    states = unit_states(Scope(settings.daemon.scope), [s.unit for s in settings.services.values()])
+    states = unit_states(Scope(settings.daemon.scope), [s.unit for s in settings.services.values() if s.own_unit])
+    # Of a unit of another manager this one knows nothing, which is no reason to call it missing.
+    others = {s.unit: UnitState(s.unit, "loaded", ActiveState.UNKNOWN) for s in settings.services.values()}
+    states = {**others, **states}
     return [
         {
             "name": name,

@@ -69,7 +69,7 @@ async def _findings(settings: Settings, units: Sequence[str], *, prove: bool) ->
             found += host_findings(host, expected)
         for unit in units:
             await rig.verifier.view(unit)  # Named by a user: it has to be there.
-        for unit in units or [service.unit for service in settings.services.values()]:
+        for unit in units or [service.unit for service in settings.services.values() if service.own_unit]:
             proof = await _prove(rig, unit) if prove else None
             found += (await rig.verifier.verify(unit, expected, proof=proof)).findings
             found += [shortfall for shortfall in shortfalls(settings, host) if shortfall.subject == unit]

@@ -5,7 +5,7 @@ Every awaitable here has a deadline of its own or takes one, and raises AgentdEr
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,6 +110,10 @@ class Kernel(Protocol):
 
     def comm(self, pid: int) -> str: ...
 
+    def variables(self, pid: int, names: Collection[str]) -> Mapping[str, str] | None:
+        """Of the environment that the process was started with, these alone; None when it is not ours to read."""
+        ...
+
     def process(self, pid: int) -> ProcessInfo | None:
         """None when it has gone, or is a zombie: that holds nothing any more."""
         ...
@@ -125,6 +129,10 @@ class Kernel(Protocol):
 
     def port_holder(self, port: int) -> PortHolder | None:
         """The listener on this TCP port on loopback or any address, or None when the port is free."""
+        ...
+
+    def socket_holder(self, path: str) -> PortHolder | None:
+        """Who listens on this unix socket, or None when nobody does; its `port` is 0."""
         ...
 
     def memory_available(self) -> int:
@@ -234,6 +242,7 @@ class Store(Protocol):
     async def events(self, limit: int, after: int = 0) -> tuple[Event, ...]: ...
     async def last_event_seq(self) -> int: ...
     async def save_facts(self, facts: ModelFacts) -> None: ...
+    async def forget_facts(self, models: Sequence[str]) -> None: ...
     async def facts(self) -> tuple[ModelFacts, ...]:
         """Of every model that anything was learned of."""
         ...

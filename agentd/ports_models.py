@@ -27,13 +27,15 @@ class CheckedFiles:
     problems: tuple[FileProblem, ...] = ()
     checksums: int = 0
     """Files whose content was compared with a checksum."""
+    notes: tuple[str, ...] = ()
+    """What is unusual and keeps nobody from loading it."""
 
 
 class ModelFiles(Protocol):
     """Directories with a model's weights. Nothing here blocks the loop; what cannot be read is a problem, no error."""
 
     async def weights(self, path: str) -> int:
-        """Bytes of the weight files below the directory; 0 when there is none."""
+        """Bytes of the weight files in the directory; 0 when there is none, or the disk does not answer."""
         ...
 
     async def check(self, path: str, *, checksums: bool = False) -> CheckedFiles:

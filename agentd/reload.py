@@ -75,7 +75,10 @@ class Reloader:
         return self.config.settings
 
     def status(self) -> ConfigStatus:
-        return ConfigStatus(not self.problems, self._loaded, self._attempted, self.config.files, self.problems)
+        config = self.config
+        return ConfigStatus(
+            not self.problems, self._loaded, self._attempted, config.files, self.problems, config.profile
+        )
 
     async def reload(self) -> ConfigStatus:
         """Raises AgentdError when the configuration on disk is invalid or impossible; then nothing has changed."""

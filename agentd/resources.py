@@ -24,3 +24,8 @@ def profile_texts() -> dict[str, str]:
 
 def example(name: str) -> Path:
     return directory("etc") / "examples" / name
+
+
+def template(name: str) -> Path:
+    """A file with places to be filled in."""
+    return directory("etc") / "templates" / name

@@ -10,6 +10,7 @@ from agentd.api.operations import BusStatus, Check, ConfigStatus, DaemonStatus, 
 from agentd.core.render import config_json
 from agentd.core.schema import Settings
 from agentd.core.settings import LoadedConfig
+from agentd.core.use_profiles import why_off
 from agentd.engine.changes import ChangeBook
 from agentd.engine.events import EventLog
 from agentd.engine.loop import ReconcileLoop
@@ -18,15 +19,22 @@ from agentd.errors import AgentdError
 from agentd.findings import Finding
 from agentd.gpu import GpuSnapshot
 from agentd.managers.dropins import DropinsManager
+from agentd.managers.gpu_fallback import FallbackManager
+from agentd.managers.gpus import GpusManager
 from agentd.managers.models.manager import ModelsManager
+from agentd.managers.runtimes.manager import RuntimesManager, refuse_outside
+from agentd.model_facts import ModelFacts, ModelNow
 from agentd.ports import Store, UnitControl
+from agentd.runtimes import RuntimeStatus
 from agentd.surface_gateway import GatewaySurface
 from agentd.surface_hardening import HardeningSurface
+from agentd.surface_profile import ProfileSurface
 from agentd.surface_redis import RedisSurface
 from agentd.types import Change, Event, Health, JobResult, ServiceStatus, SlotStatus
-from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
+from agentd.wire import LeaseRequest, SleepCheckRequest, SwitchPlan, SwitchRequest, UnloadRequest
 
 ACTION_SECONDS = 120.0
+DOWN = (Health.STOPPED, Health.FAILED)
 FRESH_SECONDS = 2.0
 """Longest wait for a pass that has seen what an action did."""
 
@@ -43,11 +51,21 @@ class Parts:
     loop: ReconcileLoop
     models: ModelsManager
     dropins: DropinsManager
+    runtimes: RuntimesManager
     hardening: HardeningSurface
     hardening_problems: Callable[[], Sequence[str]]
     """What keeps agentd from being ready, where the policy says so."""
     redis: RedisSurface
     gateway: GatewaySurface
+    profiles: ProfileSurface
+    gpus: GpusManager
+    fallback: FallbackManager
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """One line, however many there are."""
+    more = f" (and {len(problems) - 1} more; see: agentctl config check)" if len(problems) > 1 else ""
+    return f"{problems[0] if problems else 'failed'}{more}"
 
 
 class Surface:
@@ -68,6 +86,7 @@ class Surface:
         self.hardening = parts.hardening
         self.redis = parts.redis
         self.gateway = parts.gateway
+        self.profiles = parts.profiles
         self.daemon = daemon
         self.config_status = config_status
         self.bus_status = bus_status
@@ -90,7 +109,7 @@ class Surface:
         endangered = "; ".join(self.redis.problems())
         exposed = "; ".join(self.gateway.problems())
         return (
-            Check("config", config.valid, "" if config.valid else "; ".join(config.problems)),
+            Check("config", config.valid, "" if config.valid else first_of(config.problems)),
             Check("bus", bus.connected, bus.error),
             Check("first-pass", loop.first_pass.is_set(), "" if loop.first_pass.is_set() else "not done yet"),
             Check("managers", not errors, errors),
@@ -108,16 +127,25 @@ class Surface:
     def slots(self) -> Sequence[SlotStatus]:
         return self._parts.world.slots
 
+    def runtimes(self) -> Sequence[RuntimeStatus]:
+        return self._parts.world.runtimes
+
     def gpus(self) -> GpuSnapshot:
         return self._parts.world.gpus
 
+    def gpu_findings(self) -> Sequence[Finding]:
+        parts = self._parts
+        return (*parts.fallback.findings(), *parts.gpus.findings(), *parts.runtimes.findings())
+
     def models(self) -> Sequence[ModelStatus]:
         found = []
+        known = {model.name: model for model in self._parts.models.now()}
         for name, service in self._settings().services.items():
             spec = service.model
             if spec is None:
                 continue
             status, slot = self._parts.world.service(name), self._parts.world.slot(spec.slot)
+            now = known.get(name) or ModelNow(name, spec.slot, "stopped")
             found.append(
                 ModelStatus(
                     name=name,
@@ -129,13 +157,23 @@ class Surface:
                     health=status.health if status is not None else Health.UNKNOWN,
                     vram=spec.vram,
                     cooldown_until=slot.cooldowns.get(name) if slot is not None else None,
+                    state=now.state,
+                    level=now.level,
+                    learned_vram=now.facts.vram,
+                    load_seconds=now.facts.load_seconds,
+                    wake_seconds=now.facts.level(now.level or 1).wake_seconds,
+                    off=now.off,
                 )
             )
         return found
 
+    def facts_of(self, model: str) -> ModelFacts:
+        return next((now.facts for now in self._parts.models.now() if now.name == model), ModelFacts(model))
+
     def findings(self) -> Sequence[Finding]:
         ours = (self.hardening, self.redis, self.gateway)
-        return (*self._parts.dropins.findings(), *(finding for part in ours for finding in part.findings()))
+        theirs = (finding for part in ours for finding in part.findings())
+        return (*self.gpu_findings(), *self._parts.dropins.findings(), *theirs)
 
     def config(self) -> Mapping[str, object]:
         return config_json(self._loaded())
@@ -176,6 +214,9 @@ class Surface:
     async def unload(self, request: UnloadRequest) -> tuple[Change, bool]:
         return self._parts.models.unload(request)
 
+    async def sleep_check(self, request: SleepCheckRequest) -> tuple[Change, bool]:
+        return self._parts.models.sleep_check(request)
+
     async def lease(self, request: LeaseRequest) -> tuple[Change, bool]:
         return self._parts.models.lease(request)
 
@@ -193,9 +234,13 @@ class Surface:
         if service is None:
             known = ", ".join(self._settings().services) or "none is configured"
             raise AgentdError("service-not-found", f"there is no service {name!r}; services: {known}")
+        off = why_off(name, service, self._loaded().profile)
+        if off and verb != "stop":
+            raise AgentdError("service-off", f"cannot {verb} it: {off}", hint="see: agentctl profile list")
         if service.model is not None:
             await self._model_action(name, verb)
         else:
+            refuse_outside(name, service, verb)
             await self._unit_action(service.unit, verb)
         await self._parts.loop.fresh(FRESH_SECONDS)
         status = self._parts.world.service(name)
@@ -226,7 +271,13 @@ class Surface:
         if verb == "start":
             change, _ = self._parts.models.switch(SwitchRequest(name))
         else:
-            change = self._parts.models.stop(name)
+            try:
+                change = self._parts.models.stop(name)
+            except AgentdError as error:
+                status = self._parts.world.service(name)
+                if error.kind == "not-resident" and status is not None and status.health in DOWN:
+                    return  # Already so.
+                raise
         last = change
         # Every phase of a change has its deadline; the news end early only when agentd stops.
         async for step in self.follow_change(change.id):

@@ -16,6 +16,7 @@ from agentd.managers.hardening.manager import HardeningManager
 from agentd.managers.hardening.verify import UnitReport
 from agentd.metrics.recorder import ChangeRecorder, lag_histogram
 from agentd.metrics.view import HardeningView, MetricsView
+from agentd.model_facts import ModelNow
 from agentd.ports import Kernel
 from agentd.stores import StoreStatus
 from agentd.types import Change
@@ -41,6 +42,7 @@ class Telemetry:
         stores: Callable[[], Sequence[StoreStatus]],
         gateway: Callable[[], GatewayStatus | None],
         counters: Counters,
+        models: Callable[[], tuple[ModelNow, ...]],
     ) -> None:
         self._world = world
         self._changes = changes
@@ -53,6 +55,7 @@ class Telemetry:
         self._stores = stores
         self._gateway = gateway
         self._counters = counters
+        self._models = models
         self._recorder = ChangeRecorder()
         self._lag = lag_histogram()
         self._render: Callable[[str], tuple[str, bytes]] | None = None
@@ -90,7 +93,9 @@ class Telemetry:
             host_findings=self._hardening.host_findings(),
             stores=tuple(self._stores()),
             gateway=self._gateway(),
+            models=self._models(),
             counts=self._counters.snapshot(),
+            runtimes=self._world.runtimes,
             now=time.time(),
             running=tuple(c for c in self._changes.recent(20) if c.finished is None),
             totals=self._recorder.totals(),

@@ -94,6 +94,10 @@ class UnitState:
     conflicts: frozenset[str] = frozenset()
     after: frozenset[str] = frozenset()
     load_error: str = ""
+    exec_start: tuple[str, ...] = ()
+    """argv of ExecStart=, program first; variables stay as they are written, but for figures of Environment=."""
+    memory_max: int | None = None
+    """MemoryMax= of the unit itself in bytes; None: no limit, or not known."""
     job: str = ""
     """Type of the queued job ("start", "stop", ...); filled in by UnitControl.list only."""
 
@@ -159,6 +163,8 @@ class ServiceStatus:
     blocked_by: tuple[str, ...] = ()
     crash_loop: bool = False
     observed: float = 0.0
+    enabled: bool = True
+    """False: the configuration, or the profile of use, says that it does not run."""
 
 
 class Outcome(StrEnum):
@@ -221,7 +227,7 @@ class Change:
     cause: str = ""
     phases: tuple[PhaseRecord, ...] = ()
     origin: str = "api"
-    """Who asked: "api", "gateway", "default", "lease-end" or "recovery"."""
+    """Who asked: "api", "gateway", "profile", "default", "lease-end" or "recovery"."""
     way: str = ""
     """How the target came up: "cold" (started) or "wake" (woken from sleep); "" while that is not known."""
 

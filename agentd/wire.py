@@ -24,6 +24,8 @@ class SwitchRequest:
     force: bool = False
     rollback: bool = True
     dry_run: bool = False
+    automatic: bool = False
+    """A program asks for somebody's request, not a person: the slot's thrash protection applies."""
     origin: str = "api"
 
 
@@ -42,6 +44,16 @@ class LeaseRequest:
 
     seconds: float
     slot: str = ""
+    drain: float | None = None
+    on_busy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SleepCheckRequest:
+    """POST /v1/models/sleep-check. `level` 0: the one that the model is configured for, else 1."""
+
+    model: str
+    level: int = 0
     drain: float | None = None
     on_busy: str | None = None
 

@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from asyncio.subprocess import Process
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 _WITH_PARENT = (
@@ -17,6 +19,7 @@ _WITH_PARENT = (
 )
 """PR_SET_PDEATHSIG, SIGKILL; then, when the parent is still the one in the first argument, the program in the others: a
 server whose parent has gone meanwhile would get no configuration any more, and take its defaults."""
+_GRACE = 2.0
 _MANAGER = "systemd/private"
 """Where a manager listens, below its runtime directory."""
 
@@ -44,7 +47,7 @@ def bound_to_us() -> tuple[str, ...]:
     return (getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()))
 
 
-async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def lines(stream: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
     """Of its output, without their ends; of what has no end the last 64 KiB."""
     rest = b""
     while data := await stream.read(65536):
@@ -67,6 +70,28 @@ def handle(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except OSError:
         return None
+
+
+@asynccontextmanager
+async def killed_after(process: Process) -> AsyncIterator[None]:
+    """At the end of the block it is killed where it still runs, and waited for, but not where the kernel holds it.
+
+    By its handle: Process.kill() takes the exit status of one that has just ended away from asyncio.
+    """
+    own = handle(process.pid)
+    try:
+        yield
+    finally:
+        if own is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(own, signal.SIGKILL)
+            os.close(own)
+        elif process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await process.wait()
 
 
 def signal_name(number: int) -> str:

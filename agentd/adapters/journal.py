@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import re
+import shutil
 import subprocess
+from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
+from agentd.adapters import child
 from agentd.core.redact import redact
 from agentd.types import Scope
 
@@ -21,6 +24,8 @@ Entry = dict[str, Any]
 TIMEOUT = 5.0
 LONGEST = 2000
 """Characters of one message that are kept."""
+HISTORY = 1000
+"""Lines before the present one that following a unit looks at."""
 INVOCATIONS = ("_SYSTEMD_INVOCATION_ID", "USER_INVOCATION_ID", "INVOCATION_ID")
 FIELDS = ",".join(("MESSAGE", "_PID", *INVOCATIONS))
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-_])")
@@ -47,14 +52,45 @@ class JournalctlReader:
         return tuple([text for text in texts if text][-lines:])
 
     async def follow(self, unit: str, *, invocation: str = "", pid: int = 0) -> AsyncGenerator[str, None]:
-        for text in await self.tail(unit, lines=1000, invocation=invocation, pid=pid):
-            yield text
+        # A process that waits for the next line would not notice that we are gone.
+        process = await self._start(
+            ["--follow", "-n", str(HISTORY), *matches(self._scope, unit, pid)], before=child.bound_to_us()
+        )
+        if process is None:
+            return
+        assert process.stdout is not None
+        wanted = Invocation(invocation, pid)
+        async with child.killed_after(process), aclosing(child.lines(process.stdout)) as lines:
+            async for line in lines:
+                entry = _parse(line)
+                if entry is not None and wanted.has(entry) and (text := message(entry)):
+                    yield text
+                # Lines that are there already come without a wait, and everybody else must have a turn.
+                await asyncio.sleep(0)
 
     async def _run(self, arguments: list[str]) -> bytes:
+        process = await self._start(arguments)
+        if process is None:
+            return b""
+        async with child.killed_after(process):
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    return (await process.communicate())[0]
+            except TimeoutError:
+                log.warning("cannot read the journal: journalctl did not finish within %g s", TIMEOUT)
+                return b""
+
+    async def _start(self, arguments: list[str], *, before: Sequence[str] = ()) -> Process | None:
         options = ("--no-pager", "--quiet", "--output=json", f"--output-fields={FIELDS}", "--all")
+        program = shutil.which(self._command[0])
+        if program is None:
+            log.debug("cannot run journalctl: there is none")
+            return None
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
+            return await asyncio.create_subprocess_exec(
+                *before,
+                program,
+                *self._command[1:],
                 *options,
                 *arguments,
                 stdin=subprocess.DEVNULL,
@@ -64,18 +100,7 @@ class JournalctlReader:
             )
         except OSError as error:
             log.debug("cannot run journalctl: %s", error.strerror)
-            return b""
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                return (await process.communicate())[0]
-        except TimeoutError:
-            log.warning("cannot read the journal: journalctl did not finish within %g s", TIMEOUT)
-            return b""
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            return None
 
 
 def matches(scope: Scope, unit: str, pid: int = 0) -> list[str]:
@@ -105,6 +130,23 @@ def of_invocation(entries: Sequence[Entry], invocation: str, pid: int = 0) -> li
         if current == invocation or (not one and pid and entry.get("_PID") == str(pid)):
             found.append(entry)
     return found
+
+
+class Invocation:
+    """As `of_invocation`, line by line. What comes before the first id is taken only when it is of the main process:
+    it may be of the run before."""
+
+    def __init__(self, invocation: str, pid: int = 0) -> None:
+        self._wanted = invocation
+        self._pid = str(pid) if pid else ""
+        self._current = ""
+
+    def has(self, entry: Entry) -> bool:
+        if not self._wanted:
+            return True
+        own = _invocation(entry)
+        self._current = own or self._current
+        return self._current == self._wanted or (not own and bool(self._pid) and entry.get("_PID") == self._pid)
 
 
 def message(entry: Entry) -> str:

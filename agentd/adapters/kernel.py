@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,6 +79,15 @@ class LinuxKernel:
     def comm(self, pid: int) -> str:
         return self._text(f"{pid}/comm").rstrip("\n")
 
+    def variables(self, pid: int, names: Collection[str]) -> Mapping[str, str] | None:
+        if pid <= 0:
+            return None
+        text = self._text(f"{pid}/environ")
+        if not text:
+            return None
+        found = (entry.partition("=") for entry in text.split("\0"))
+        return {name: value for name, _, value in found if name in names}
+
     def process(self, pid: int) -> ProcessInfo | None:
         found = procfs.process_stat(self._text(f"{pid}/stat"))
         if found is None or found.state in "ZX":
@@ -126,6 +135,12 @@ class LinuxKernel:
                 found = list(sock_diag.listeners(port))
                 return frozenset(inode for address, inode in found if procfs.is_local(address))
         return procfs.listening_inodes((self._text("net/tcp"), self._text("net/tcp6")), port)
+
+    def socket_holder(self, path: str) -> PortHolder | None:
+        pid = sock_diag.unix_listener(path)
+        if pid is None:
+            return None
+        return PortHolder(0, pid, self.comm(pid), self.unit_of(pid)) if pid else PortHolder(0, 0, "", "")
 
     def memory_available(self) -> int:
         return procfs.mem_available(self._text("meminfo"))

@@ -20,6 +20,7 @@ _QUERY = struct.Struct("=BBBxI")
 """Family, protocol, extensions, states; the address of the socket follows."""
 _ADDRESS = struct.Struct("!HH16s16s")
 """Source port, destination port, source, destination; interface and cookie follow."""
+_CREDENTIALS = struct.Struct("=iII")
 _INODE_AT = 68
 _MESSAGE_SIZE = 72
 _TIMEOUT = 1.0
@@ -45,6 +46,19 @@ def listeners(port: int) -> Iterator[tuple[bytes, int]]:
                         yield source[:size], struct.unpack_from("=I", message, _INODE_AT)[0]
     except OSError as error:
         raise Unavailable(str(error)) from error
+
+
+def unix_listener(path: str) -> int | None:
+    """Pid of who listens on the unix socket, 0 when we may not know, None when nobody does. A local connect answers at
+    once, whatever the server does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect(path)
+            return int(_CREDENTIALS.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+        except (BlockingIOError, PermissionError):  # Its queue is full; it is another user's.
+            return 0
+        except (OSError, ValueError):
+            return None
 
 
 def _request(family: int, port: int) -> bytes:

@@ -111,6 +111,9 @@ class SqliteStore:
         sql = "INSERT INTO models (name, body) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
         await self._write(sql, [(facts.name, schema.encode(facts))])
 
+    async def forget_facts(self, models: Sequence[str]) -> None:
+        await self._write("DELETE FROM models WHERE name = ?", [(name,) for name in models])
+
     async def facts(self) -> tuple[ModelFacts, ...]:
         return tuple(schema.decode_facts(row[0]) for row in await self._read("SELECT body FROM models ORDER BY name"))
 

@@ -6,6 +6,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agentd.core.vram_budget import expanded
 from agentd.errors import AgentdError
 from agentd.types import ActiveState, UnitState
 
@@ -34,7 +35,19 @@ UNIT_PROPERTIES = (
     "After",
     "LoadError",
 )
-SERVICE_PROPERTIES = ("MainPID", "ExecMainPID", "ControlGroup", "Result", "ExecMainCode", "ExecMainStatus", "NRestarts")
+SERVICE_PROPERTIES = (
+    "MainPID",
+    "ExecMainPID",
+    "ControlGroup",
+    "Result",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "NRestarts",
+    "ExecStart",
+    "Environment",
+    "MemoryMax",
+)
+_UNLIMITED = 2**64 - 1
 
 _SUFFIXES = (
     ".service",
@@ -111,7 +124,20 @@ def unit_state(name: str, unit: Mapping[str, Any], service: Mapping[str, Any]) -
         conflicts=frozenset(unit.get("Conflicts", ())),
         after=frozenset(unit.get("After", ())),
         load_error=error[1],
+        exec_start=_command(service),
+        memory_max=_limit(service.get("MemoryMax", _UNLIMITED)),
     )
+
+
+def _command(service: Mapping[str, Any]) -> tuple[str, ...]:
+    """argv of the last ExecStart=, which of a service that is no oneshot is the only one."""
+    commands = service.get("ExecStart") or ()
+    argv = commands[-1][1] if commands else ()
+    return expanded(tuple(argv), tuple(service.get("Environment") or ()))
+
+
+def _limit(value: int) -> int | None:
+    return value if value < _UNLIMITED else None
 
 
 def brief_state(name: str, row: Sequence[Any]) -> UnitState:

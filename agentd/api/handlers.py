@@ -9,7 +9,7 @@ from aiohttp import web
 
 from agentd.api import decode, sse
 from agentd.api.context import DESCRIPTION, LIMITS, OPS, STREAMS, reply
-from agentd.api.operations import Check, Operations
+from agentd.api.operations import Check, ModelDetail, Operations
 from agentd.api.problems import suggest
 from agentd.errors import AgentdError
 from agentd.wire import Json
@@ -49,8 +49,21 @@ async def models(request: web.Request) -> web.Response:
     return reply({"models": request.app[OPS].models()})
 
 
+async def model(request: web.Request) -> web.Response:
+    name, ops = request.match_info["name"], request.app[OPS]
+    known = ops.models()
+    for found in known:
+        if found.name == name:
+            return reply(ModelDetail(found, ops.facts_of(name)))
+    raise AgentdError("model-not-found", f'no model "{name}"', hint=suggest(name, [m.name for m in known]))
+
+
 async def slots(request: web.Request) -> web.Response:
     return reply({"slots": request.app[OPS].slots()})
+
+
+async def runtimes(request: web.Request) -> web.Response:
+    return reply({"runtimes": request.app[OPS].runtimes()})
 
 
 async def gpus(request: web.Request) -> web.Response:
@@ -114,6 +127,8 @@ def status_body(ops: Operations) -> Json:
         "models": ops.models(),
         "services": ops.services(),
         "gpus": ops.gpus(),
+        "gpu_findings": ops.gpu_findings(),
+        "runtimes": ops.runtimes(),
         "hardening": ops.hardening.reports(),
         "stores": ops.redis.stores(),
         "gateway": ops.gateway.status(),

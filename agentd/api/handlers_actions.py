@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import cast
 
 from aiohttp import web
@@ -12,11 +13,13 @@ from agentd.api.operations import ServiceVerb
 from agentd.api.problems import suggest
 from agentd.errors import AgentdError
 from agentd.types import Change
-from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
+from agentd.wire import LeaseRequest, SleepCheckRequest, SwitchRequest, UnloadRequest
 
 
 async def switch(request: web.Request) -> web.Response:
     wanted = decode(SwitchRequest, await request.read())
+    if wanted.automatic:
+        wanted = dataclasses.replace(wanted, origin="gateway")
     known = [model.name for model in request.app[OPS].models()]
     if wanted.target not in known:
         raise AgentdError("model-not-found", f'no model "{wanted.target}"', hint=suggest(wanted.target, known))
@@ -27,6 +30,14 @@ async def switch(request: web.Request) -> web.Response:
 
 async def unload(request: web.Request) -> web.Response:
     return _accepted(*await request.app[OPS].unload(decode(UnloadRequest, await request.read())))
+
+
+async def sleep_check(request: web.Request) -> web.Response:
+    wanted = decode(SleepCheckRequest, await request.read())
+    known = [model.name for model in request.app[OPS].models()]
+    if wanted.model not in known:
+        raise AgentdError("model-not-found", f'no model "{wanted.model}"', hint=suggest(wanted.model, known))
+    return _accepted(*await request.app[OPS].sleep_check(wanted))
 
 
 async def lease(request: web.Request) -> web.Response:

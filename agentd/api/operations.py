@@ -12,11 +12,14 @@ from typing import Literal, Protocol
 
 from agentd.api.operations_gateway import GatewayOperations
 from agentd.api.operations_hardening import HardeningOperations
+from agentd.api.operations_profile import ProfileOperations
 from agentd.api.operations_redis import RedisOperations
 from agentd.findings import Finding
 from agentd.gpu import GpuSnapshot
+from agentd.model_facts import ModelFacts
+from agentd.runtimes import RuntimeStatus
 from agentd.types import Change, Event, Health, Scope, ServiceStatus, SlotStatus
-from agentd.wire import LeaseRequest, SwitchPlan, SwitchRequest, UnloadRequest
+from agentd.wire import LeaseRequest, SleepCheckRequest, SwitchPlan, SwitchRequest, UnloadRequest
 
 ServiceVerb = Literal["start", "stop", "restart"]
 
@@ -51,6 +54,8 @@ class ConfigStatus:
     attempted: float
     files: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    profile: str = ""
+    """The profile of use in force; "" for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,24 @@ class ModelStatus:
     health: Health = Health.UNKNOWN
     vram: int = 0
     cooldown_until: float | None = None
+    state: str = "stopped"
+    """"resident", "asleep" or "stopped", by the slot's own account."""
+    level: int = 0
+    """At which it sleeps; 0 for one that does not."""
+    learned_vram: int = 0
+    """GPU memory that it was seen to hold; 0 while that is not known, as for the two below."""
+    load_seconds: float = 0.0
+    wake_seconds: float = 0.0
+    off: str = ""
+    """Why it may not be resident though it is configured; "" when it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetail:
+    """One model, and what was learned of it on this machine."""
+
+    status: ModelStatus
+    facts: ModelFacts
 
 
 class Operations(Protocol):
@@ -83,6 +106,8 @@ class Operations(Protocol):
     def redis(self) -> RedisOperations: ...
     @property
     def gateway(self) -> GatewayOperations: ...
+    @property
+    def profiles(self) -> ProfileOperations: ...
 
     def daemon(self) -> DaemonStatus: ...
     def live(self) -> Sequence[Check]:
@@ -102,9 +127,21 @@ class Operations(Protocol):
     def services(self) -> Sequence[ServiceStatus]: ...
     def slots(self) -> Sequence[SlotStatus]: ...
     def models(self) -> Sequence[ModelStatus]: ...
+    def facts_of(self, model: str) -> ModelFacts:
+        """What was learned of a configured model; of one that never ran, nothing."""
+        ...
+
     def gpus(self) -> GpuSnapshot: ...
+    def gpu_findings(self) -> Sequence[Finding]:
+        """Those of `findings` that concern GPUs and their driver."""
+        ...
+
+    def runtimes(self) -> Sequence[RuntimeStatus]:
+        """Other users of the GPU (Ollama), and what they have loaded."""
+        ...
+
     def findings(self) -> Sequence[Finding]:
-        """Everything that was verified: exclusion and readiness, the host, hardening unit by unit."""
+        """Everything that was verified: exclusion and readiness, GPUs, the host, hardening unit by unit."""
         ...
 
     def config(self) -> Mapping[str, object]:
@@ -121,6 +158,7 @@ class Operations(Protocol):
 
     async def plan(self, request: SwitchRequest) -> SwitchPlan: ...
     async def unload(self, request: UnloadRequest) -> tuple[Change, bool]: ...
+    async def sleep_check(self, request: SleepCheckRequest) -> tuple[Change, bool]: ...
     async def lease(self, request: LeaseRequest) -> tuple[Change, bool]: ...
     async def end_lease(self, slot: str) -> Change | None:
         """The change that brings the model back; None when there is none to bring back. "" is the only slot."""

@@ -34,13 +34,19 @@ const ago = (time, now) => (!time ? "" : now - time < 10 ? "just now" : span(now
 const gib = (bytes) => (bytes / 2 ** 30).toFixed(1) + " GiB";
 const size = (bytes) => (bytes < 2 ** 20 ? Math.ceil(bytes / 1024) + " KiB" : bytes < 2 ** 30 ? (bytes / 2 ** 20).toFixed(1) + " MiB" : gib(bytes));
 
-function slotCard(slot, now) {
+function slotCard(slot, now, models) {
+  const asleep = models.filter((model) => slot.sleeping.includes(model.name));
+  const off = models.filter((model) => model.off).map((model) => model.name);
+  const loads = models.filter((model) => model.active && model.load_seconds).map((model) => span(model.load_seconds));
   const resting = RESTING.includes(slot.state);
   const cooling = Object.entries(slot.cooldowns).filter(([, until]) => until > now);
   return el("div", { class: "card" },
     el("h3", {}, slot.name, pill(slot.state, resting ? null : "busy")),
     el("div", { class: "big" }, slot.resident || "empty"),
     el("p", {}, "models: " + (slot.models.join(", ") || "none") + (slot.default ? "; default: " + slot.default : "")),
+    asleep.length ? el("p", {}, "sleeping: " + asleep.map((m) => m.name + (m.level ? " (level " + m.level + ")" : "")).join(", ")) : "",
+    off.length ? el("p", {}, "switched off: " + off.join(", ")) : "",
+    loads.length ? el("p", {}, "a start takes about " + loads[0]) : "",
     slot.lease_until ? el("p", {}, "lent out for another " + span(Math.max(0, slot.lease_until - now))) : "",
     slot.change ? el("p", {}, "change " + slot.change + " is under way") : "",
     ...cooling.map(([model, until]) => el("p", {}, model + " failed; not tried again for " + span(until - now))),
@@ -73,8 +79,22 @@ function gatewayCard(gateway) {
 
 function gpuCard(gpu) {
   const bar = el("progress", { max: gpu.total, value: gpu.used, "aria-label": "memory used" });
+  const more = gpu.details || {};
+  const told = [
+    typeof more.utilization === "number" ? Math.round(more.utilization * 100) + " % busy" : "",
+    typeof more.temperature === "number" ? Math.round(more.temperature) + " °C" : "",
+    typeof more.power === "number" ? Math.round(more.power) + " W" : ""].filter(Boolean).join(", ");
+  const held = (more.throttle || []).join(", ");
   return el("div", { class: "card" }, el("h3", {}, gpu.index + ": " + gpu.name),
-    el("div", { class: "big" }, gib(gpu.free) + " free"), bar, el("p", {}, gib(gpu.used) + " of " + gib(gpu.total) + " used"));
+    el("div", { class: "big" }, gib(gpu.free) + " free"), bar, el("p", {}, gib(gpu.used) + " of " + gib(gpu.total) + " used"),
+    told ? el("p", {}, told) : "", held ? el("p", {}, "held back: " + held) : "");
+}
+
+function runtimeCard(runtime) {
+  const where = (model) => (model.size_vram ? gib(model.size_vram) + " on the GPU" : "on the CPU");
+  return el("div", { class: "card" }, el("h3", {}, runtime.name + " " + runtime.version),
+    ...runtime.models.map((model) => el("p", {}, model.name + ": " + where(model))),
+    runtime.models.length ? "" : el("p", {}, "nothing loaded"));
 }
 
 function changeRow(change, now) {
@@ -89,19 +109,20 @@ function show(status, changes) {
   const now = status.time;
   const failing = status.checks.filter((check) => !check.ok);
   const services = status.services.map((service) => serviceRow(service, now));
-  $("version").textContent = status.daemon.version;
+  $("version").textContent = status.daemon.version + (status.config.profile ? ", profile " + status.config.profile : "");
   $("state").textContent = status.ready ? "ready" : "not ready";
   $("state").className = "pill " + (status.ready ? "good" : "bad");
   $("note").textContent = failing.map((c) => c.name + ": " + (c.detail || "failed")).concat(
     status.config.valid ? [] : ["the configuration on disk is not valid; the one loaded before is in force"]).join("; ");
-  $("slots").replaceChildren(...(status.slots.length ? status.slots.map((slot) => slotCard(slot, now)) : [el("p", { class: "calm" }, "no slot is configured")]));
+  $("slots").replaceChildren(...(status.slots.length ? status.slots.map((slot) => slotCard(slot, now, status.models.filter((model) => model.slot === slot.name))) : [el("p", { class: "calm" }, "no slot is configured")]));
   $("services").replaceChildren(...(services.length ? services : [nothing(6, "no service is configured")]));
   $("gateway-section").hidden = !status.gateway;
   $("gateway").replaceChildren(...(status.gateway ? [gatewayCard(status.gateway)] : []));
   $("stores-section").hidden = status.stores.length === 0;
   $("stores").replaceChildren(...status.stores.map((store) => storeRow(store, now)));
   $("gpus-section").hidden = status.gpus.gpus.length === 0;
-  $("gpus").replaceChildren(...status.gpus.gpus.map(gpuCard));
+  const runtimes = (status.runtimes || []).filter((runtime) => runtime.reachable).map(runtimeCard);
+  $("gpus").replaceChildren(...status.gpus.gpus.map(gpuCard), ...runtimes);
   $("changes").replaceChildren(...(changes.length ? changes.map((change) => changeRow(change, now)) : [nothing(5, "none yet")]));
   const resident = status.slots.map((slot) => slot.resident).filter(Boolean);
   document.title = "agentd" + (resident.length ? ": " + resident.join(", ") : "");

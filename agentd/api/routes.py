@@ -7,12 +7,22 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from agentd.api import handlers, handlers_actions, handlers_gateway, handlers_hardening, handlers_redis, page
+from agentd.api import (
+    handlers,
+    handlers_actions,
+    handlers_gateway,
+    handlers_hardening,
+    handlers_profile,
+    handlers_redis,
+    page,
+)
 from agentd.api.access import Access
-from agentd.api.operations import ConfigStatus, ModelStatus
+from agentd.api.operations import ConfigStatus, ModelDetail, ModelStatus
+from agentd.core.use_plan import ProfileRequest
 from agentd.findings import Finding
 from agentd.gateway import GatewayStatus
 from agentd.gpu import GpuSnapshot
+from agentd.runtimes import RuntimeStatus
 from agentd.stores import StoreStatus
 from agentd.types import Change, Event, ServiceStatus, SlotStatus
 from agentd.wire import (
@@ -23,6 +33,7 @@ from agentd.wire import (
     GatewayRequest,
     LeaseRequest,
     RollbackRequest,
+    SleepCheckRequest,
     StoreRequest,
     SwitchRequest,
     UnitRequest,
@@ -65,6 +76,7 @@ class Route:
 ACCEPTED = Answer(Change, field="change", status=202)
 
 FINDINGS = Answer(Finding, "findings", many=True)
+RUNTIMES = Answer(RuntimeStatus, "runtimes", many=True)
 STORES = Answer(StoreStatus, "stores", many=True)
 GATEWAY = Answer(GatewayStatus, "gateway")
 
@@ -77,8 +89,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/services", PUBLIC, handlers.services, "services", Answer(ServiceStatus, "services", many=True)),
     Route("GET", "/v1/services/{name}", PUBLIC, handlers.service, "one service", Answer(ServiceStatus)),
     Route("GET", "/v1/models", PUBLIC, handlers.models, "models", Answer(ModelStatus, "models", many=True)),
+    Route("GET", "/v1/models/{name}", PUBLIC, handlers.model, "one model and what was learned", Answer(ModelDetail)),
     Route("GET", "/v1/slots", PUBLIC, handlers.slots, "slots", Answer(SlotStatus, "slots", many=True)),
     Route("GET", "/v1/gpus", PUBLIC, handlers.gpus, "GPU memory", Answer(GpuSnapshot)),
+    Route("GET", "/v1/runtimes", PUBLIC, handlers.runtimes, "other users of the GPU", RUNTIMES),
     Route("GET", "/v1/findings", PUBLIC, handlers.findings, "findings", FINDINGS),
     Route(
         "GET",
@@ -119,6 +133,15 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/openapi.json", PUBLIC, handlers.openapi, "this description"),
     Route("POST", "/v1/switch", OWNER, handlers_actions.switch, "make a model resident", ACCEPTED, SwitchRequest),
     Route("POST", "/v1/unload", OWNER, handlers_actions.unload, "empty a slot", ACCEPTED, UnloadRequest),
+    Route(
+        "POST",
+        "/v1/models/sleep-check",
+        OWNER,
+        handlers_actions.sleep_check,
+        "put the resident model to sleep and wake it, measured",
+        ACCEPTED,
+        SleepCheckRequest,
+    ),
     Route("POST", "/v1/lease", OWNER, handlers_actions.lease, "lend a slot for a time", ACCEPTED, LeaseRequest),
     Route("DELETE", "/v1/lease", OWNER, handlers_actions.end_lease, "end a lease", ACCEPTED, query=("slot",)),
     Route("POST", "/v1/changes/{id}/cancel", OWNER, handlers_actions.cancel, "cancel a change", ACCEPTED),
@@ -237,6 +260,15 @@ ROUTES: tuple[Route, ...] = (
         "start the gateway anew with its file as it is, for another environment",
         ACCEPTED,
         GatewayRequest,
+    ),
+    Route(
+        "POST",
+        "/v1/profile/use",
+        OWNER,
+        handlers_profile.use,
+        "put a profile of use into force; with dry_run 200 and `plan`",
+        ACCEPTED,
+        ProfileRequest,
     ),
     Route("POST", "/v1/reload", OWNER, handlers_actions.reload, "read the configuration again", Answer(ConfigStatus)),
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from agentd.cli.commands_gateway import GATEWAY_COMMANDS
 from agentd.cli.commands_gateway import GROUP as GATEWAY
+from agentd.cli.commands_models import MODEL_COMMANDS
+from agentd.cli.commands_profiles import GROUP as PROFILES
+from agentd.cli.commands_profiles import PROFILE_COMMANDS
 from agentd.cli.commands_stores import GROUP as DATA
 from agentd.cli.commands_stores import STORE_COMMANDS
 from agentd.cli.table import CHANGES, DIRECTORIES, MODELS, NO_WAIT, SERVICES, SLOTS, WAIT, Arg, Command, Opt
@@ -96,9 +99,7 @@ COMMANDS: tuple[Command, ...] = (
         opts=[NO_WAIT, WAIT],
         examples=["agentctl switch cancel"],
     ),
-    Command(
-        "models", "models, their slots, and which is resident", "models", group=SWITCH, examples=["agentctl models"]
-    ),
+    *MODEL_COMMANDS,
     Command(
         "unload",
         "empty a slot",
@@ -153,7 +154,7 @@ COMMANDS: tuple[Command, ...] = (
             Opt(
                 "--timeout", value="TIME", kind="seconds", default=600.0, text="give up after so long (default: 10min)"
             ),
-            Opt("--url", value="URL", text="ask this http://, tcp://, redis:// or unix:// address, not agentd"),
+            Opt("--url", value="URL", text="ask this url (http, http+unix, tcp, redis or unix), not agentd"),
             Opt("--quiet", text="say nothing when it is ready; the journal of a unit is for the unit's own words"),
             Opt("--expect", value="STATUS", text="HTTP statuses that count, like 200 or 200,401 (default: 200)"),
             CONFIG,
@@ -242,6 +243,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     *STORE_COMMANDS,
     *GATEWAY_COMMANDS,
+    *PROFILE_COMMANDS,
     Command(
         "config show",
         "the configuration, as the files say it",
@@ -282,7 +284,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 BY_WORDS = {command.words: command for command in COMMANDS}
-GROUPS = (STATE, SWITCH, CARE, HARDENING, DATA, GATEWAY, TOOLS)
+GROUPS = (STATE, SWITCH, CARE, HARDENING, DATA, GATEWAY, PROFILES, TOOLS)
 
 
 def find(argv: list[str]) -> tuple[Command | None, list[str]]:

@@ -27,6 +27,10 @@ def _names(kind: str) -> list[str]:
         return [change["id"] for change in client.get("/v1/changes?limit=20")["changes"]]
     if kind == table.SLOTS:
         return _of(client.get("/v1/slots")["slots"])
+    if kind == table.PROFILES:
+        from agentd import offline_profile
+
+        return offline_profile.names()
     if kind not in (table.MODELS, table.SERVICES, table.STORES):
         return []
     try:

@@ -6,7 +6,8 @@ import socket
 
 from agentd.cli.parser import UsageError
 
-FORMS = "http://HOST:PORT/PATH, tcp://HOST:PORT, redis://HOST:PORT or unix:///PATH"
+FORMS = "http://HOST:PORT/PATH, tcp://HOST:PORT, redis://HOST:PORT, unix:///PATH or http+unix:///SOCKET.sock/PATH"
+_MOST = 1 << 20
 _PORTS = {"http": 80, "https": 443, "redis": 6379}
 
 
@@ -19,6 +20,10 @@ def ask(url: str, expect: tuple[int, ...], timeout: float) -> str:
     authority, _, path = rest.partition("/")
     host, port = _host_port(url, scheme, authority)
     try:
+        if scheme == "http+unix":
+            name, path = _socket(url)
+            with _connect("unix", "", 0, name, timeout) as sock:
+                return _http(sock, "localhost", path, expect)
         with _connect(scheme, host, port, "/" + path, timeout) as sock:
             if scheme in ("http", "https"):
                 return _http(sock, authority.rpartition("@")[2], "/" + path, expect)
@@ -27,6 +32,26 @@ def ask(url: str, expect: tuple[int, ...], timeout: float) -> str:
         return f"no answer within {timeout:.2g} s"
     except OSError as error:
         return (error.strerror or str(error)).lower()
+
+
+def fetch(url: str, timeout: float) -> tuple[int, bytes]:
+    """Status and body of a GET by http:// or http+unix://; (0, b"") when nobody answers. At most a MiB."""
+    scheme, _, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    host, port = _host_port(url, scheme, authority)
+    where, path = _socket(url) if scheme == "http+unix" else ("/" + path, "/" + path)
+    name = authority.rpartition("@")[2] or "localhost"
+    try:
+        with _connect("unix" if scheme == "http+unix" else scheme, host, port, where, timeout) as sock:
+            sock.sendall(f"GET {path} HTTP/1.0\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+            answer = b""
+            while len(answer) < _MOST and (data := sock.recv(4096)):
+                answer += data
+    except OSError:
+        return 0, b""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(b"\r\n", 1)[0].split(b" ")
+    return (int(words[1]), body) if len(words) > 1 and words[1].isdigit() else (0, b"")
 
 
 def _connect(scheme: str, host: str, port: int, path: str, timeout: float) -> socket.socket:
@@ -62,6 +87,15 @@ def _http(sock: socket.socket, host: str, path: str, expect: tuple[int, ...]) ->
     return "" if status in expect else f"it answers with status {status}"
 
 
+def _socket(url: str) -> tuple[str, str]:
+    """As core.addresses.split_http_socket: the socket ends with the first name in .sock."""
+    parts = url.partition("://")[2].split("/")
+    end = next((n for n, part in enumerate(parts) if n and len(part) > 5 and part.endswith(".sock")), 0)
+    if not end:
+        raise UsageError(f'cannot ask "{url}"', f"write it as {FORMS}")
+    return "/".join(parts[: end + 1]), "/" + "/".join(parts[end + 1 :])
+
+
 def _redis(sock: socket.socket) -> str:
     sock.sendall(b"*1\r\n$4\r\nPING\r\n")
     answer = sock.recv(256).split(b"\r\n")[0].decode("latin-1")
@@ -70,7 +104,7 @@ def _redis(sock: socket.socket) -> str:
 
 
 def _host_port(url: str, scheme: str, authority: str) -> tuple[str, int]:
-    if scheme == "unix" and not authority:
+    if scheme in ("unix", "http+unix") and not authority:
         return "", 0
     host, _, port = authority.rpartition("@")[2].rpartition(":")
     if not host or port.endswith("]"):

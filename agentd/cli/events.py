@@ -52,4 +52,4 @@ def _follow(ctx: Context, limit: int) -> None:
 def _line(event: dict[str, Any]) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
     subject = f"{event['subject']}: " if event["subject"] else ""
-    return clean(f"{when}  {event['kind']:<20}  {subject}{event['message']}")
+    return clean(f"{when}  {event['kind']:<22}  {subject}{event['message']}")

@@ -35,6 +35,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(command: Command, argv: list[str]) -> argparse.Namespace:
+    if argv and not argv[0].startswith("-") and not command.args and _below(command.name):
+        raise unknown_command([command.name, *argv])
     rest = next((arg for arg in command.args if arg.many == "--"), None)
     if rest is None:
         return for_command(command).parse_args(argv)
@@ -74,12 +76,20 @@ def overview() -> str:
 
 def overview_of(word: str) -> str:
     """What `agentctl gateway --help` prints, of a word that begins several commands; "" for any other."""
-    below = [c for c in COMMANDS if c.words[0] == word and len(c.words) > 1]
+    below = _below(word)
     if not below:
         return ""
-    width = max(len(c.name) for c in below)
-    lines = [f"usage: agentctl {word} COMMAND [OPTION]...", "", *(f"  {c.name:<{width}}  {c.summary}" for c in below)]
+    lines = [f"usage: agentctl {word} COMMAND [OPTION]...", "", *_listed(below)]
     return "\n".join([*lines, "", f"More of each: agentctl {below[0].name} --help"])
+
+
+def _below(word: str) -> list[Command]:
+    return [c for c in COMMANDS if c.words[0] == word and len(c.words) > 1]
+
+
+def _listed(commands: list[Command]) -> list[str]:
+    width = max(len(c.name) for c in commands)
+    return [f"  {c.name:<{width}}  {c.summary}" for c in commands]
 
 
 def unknown_command(argv: list[str]) -> UsageError:
@@ -110,6 +120,8 @@ def unknown_command(argv: list[str]) -> UsageError:
 
 def _epilog(command: Command) -> str:
     lines = [f"after --: {arg.help}\n" for arg in command.args if arg.many == "--"]
+    if len(command.words) == 1 and (below := _below(command.name)):
+        lines += ["commands:", *_listed(below), ""]
     return "\n".join([*lines, "examples:", *(f"  {e}" for e in command.examples)]) if command.examples else ""
 
 

@@ -74,6 +74,7 @@ def headline(change: Change) -> str:
     else:
         what = {"unload": "unloading", "lease": "lending out", "dropins": "installing drop-ins"}.get(kind, kind)
         what += f" {change['previous']}" if change["previous"] and kind == "unload" else ""
+        what = f"checking the sleep of {change['target']}" if kind == "sleep-check" else what
     where = f"slot {change['slot']}, " if change["slot"] else ""
     return clean(f"{what} ({where}change {change['id']})")
 
@@ -82,3 +83,15 @@ def phase_line(phase: dict[str, Any]) -> str:
     text = f"  {phase['phase']:<{PHASE_WIDTH}}  {span(phase['seconds'] or 0.0):>9}"
     detail = phase["detail"] or ("" if phase["result"] in ("", "pass") else phase["result"])
     return f"{text}  {clean(detail)}".rstrip()
+
+
+def running_line(phase: dict[str, Any], now: float) -> str:
+    """The phase that runs, for who looks once."""
+    text = f"  {phase['phase']:<{PHASE_WIDTH}}  running for {span(now - phase['started'])}"
+    return f"{text}: {clean(phase['detail'])}" if phase["detail"] else text
+
+
+def doing(change: dict[str, Any]) -> str:
+    """What a change that runs says of its phase."""
+    last = change["phases"][-1] if change["phases"] else None
+    return clean(last["detail"]) if last is not None and last["seconds"] is None else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentd.cli import exits, without_daemon
+from agentd.cli import exits, runtime_text, without_daemon
 from agentd.cli.context import Context
 from agentd.cli.durations import span
 from agentd.cli.services import service_rows
@@ -39,6 +39,7 @@ def concerns(status: dict[str, Any]) -> list[str]:
         *filter(None, map(_concern, status["services"])),
         *_store_concerns(status),
         *_gateway_concerns(status),
+        *_gpu_concerns(status),
     ]
 
 
@@ -49,6 +50,8 @@ def _slot_concern(slot: dict[str, Any]) -> str:
 
 
 def _concern(service: dict[str, Any]) -> str:
+    if not service.get("enabled", True):
+        return ""
     if not service["crash_loop"] and service["health"] not in ("failed", "missing", "unready", "degraded"):
         return ""
     word = "crash loop" if service["crash_loop"] else service["health"]
@@ -61,6 +64,11 @@ def _gateway_concerns(status: dict[str, Any]) -> list[str]:
     if not found or found["state"] not in ("open", "config-error", "unready", "outdated"):
         return []
     return [f"{found['service']}: {found['state']}: {found['summary']}; see: agentctl gateway status"]
+
+
+def _gpu_concerns(status: dict[str, Any]) -> list[str]:
+    found = (f for f in status.get("gpu_findings", ()) if f["severity"] in ("warning", "error"))
+    return [f"{f['subject']}: {f['cause']}" + (f"; {f['fix']}" if f["fix"] else "") for f in found]
 
 
 def _store_concerns(status: dict[str, Any]) -> list[str]:
@@ -77,13 +85,20 @@ def _store_concerns(status: dict[str, Any]) -> list[str]:
 def _show(out: Terminal, status: dict[str, Any], wrong: list[str]) -> None:
     daemon, now = status["daemon"], status["time"]
     word = out.paint("ready", "green") if status["ready"] else out.paint("not ready", "red")
-    out.line(f"agentd {daemon['version']}: {word}, {daemon['scope']} scope, up {span(now - daemon['started'])}")
+    profile = status["config"].get("profile")
+    used = f", profile {clean(profile)}" if profile else ""
+    out.line(f"agentd {daemon['version']}: {word}, {daemon['scope']} scope, up {span(now - daemon['started'])}{used}")
     for slot in status["slots"]:
         out.line()
-        _slot(out, slot, now)
+        _slot(out, slot, now, [model for model in status.get("models", ()) if model["slot"] == slot["name"]])
     if status["services"]:
         out.line()
         out.table(("SERVICE", "ROLE", "HEALTH", "SINCE", "RESTARTS", "UNIT"), service_rows(status["services"], now))
+    runtimes = runtime_text.lines(status)
+    if runtimes:
+        out.line()
+        for line in runtimes:
+            out.line(line)
     if status.get("gateway"):
         out.line()
         out.line(_gateway(status["gateway"]))
@@ -106,11 +121,26 @@ def _gateway(found: dict[str, Any]) -> str:
     return f"gateway {clean(found['service'])}: {clean(found['state'])}, {', '.join(words)}"
 
 
-def _slot(out: Terminal, slot: dict[str, Any], now: float) -> None:
+def slot_notes(slot: dict[str, Any], models: list[dict[str, Any]]) -> list[str]:
+    """Who sleeps there, who may not run, and what a start of the resident one took."""
+    levels = {model["name"]: f" (level {model['level']})" if model["level"] else "" for model in models}
+    asleep = [name + levels.get(name, "") for name in slot["sleeping"]]
+    off = [model["name"] for model in models if model["off"]]
+    loads = [span(model["load_seconds"]) for model in models if model["active"] and model["load_seconds"]]
+    return [
+        *(f"sleeping: {', '.join(found)}" for found in [asleep] if found),
+        *(f"switched off: {', '.join(found)}" for found in [off] if found),
+        *(f"a start takes about {took}" for took in loads),
+    ]
+
+
+def _slot(out: Terminal, slot: dict[str, Any], now: float, models: list[dict[str, Any]]) -> None:
     state = slot["state"] if slot["state"] in RESTING else f"busy: {slot['state']}"
     resident = out.paint(clean(slot["resident"] or "empty"), "bold")
     default = f" (default {slot['default']})" if slot["default"] and slot["default"] != slot["resident"] else ""
     out.line(f"slot {slot['name']}: {resident}, {out.word(state)}{default}")
+    for line in slot_notes(slot, models):
+        out.line(clean(f"  {line}"))
     if slot["change"]:
         out.line(f"  change {slot['change']}; follow it with: agentctl switch status {slot['change']} --follow")
     if slot["lease_until"]:

@@ -8,7 +8,7 @@ from agentd.cli import exits
 from agentd.cli.context import Context
 from agentd.cli.durations import ago, span
 from agentd.cli.follow import finish, wait
-from agentd.cli.progress import headline, phase_line
+from agentd.cli.progress import doing, headline, phase_line, running_line
 from agentd.cli.terminal import clean
 from agentd.client import quote
 
@@ -53,7 +53,7 @@ def _row(change: dict[str, Any], now: float) -> tuple[str, ...]:
     what = f"{change['kind']} {change['target'] or change['slot']}"
     result = change["outcome"] or change["phase"]
     took = span((change["finished"] or now) - change["created"])
-    return change["id"], ago(change["created"], now), what, result, took, change["message"]
+    return change["id"], ago(change["created"], now), what, result, took, change["message"] or doing(change)
 
 
 def _show(ctx: Context, change: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ def _show(ctx: Context, change: dict[str, Any]) -> None:
     out.line(headline(change))
     for phase in change["phases"]:
         if phase["seconds"] is None:
-            out.line(f"  {phase['phase']:<10}  running for {span(ctx.now() - phase['started'])}")
+            out.line(running_line(phase, ctx.now()))
         else:
             out.line(phase_line(phase))
     if change["finished"] is not None:

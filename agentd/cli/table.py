@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MODELS, SERVICES, SLOTS, CHANGES, STORES = "models", "services", "slots", "changes", "stores"
+PROFILES = "profiles"
 DIRECTORIES, FILES = "directories", "files"
 """What a value may be completed from; names are asked of the daemon."""
 

@@ -14,7 +14,7 @@ TONES = {
     "degraded": "red", "failed": "red", "wedged": "red", "missing": "red", "crash loop": "red", "invalid": "red",
     "durable": "green", "runtime-only": "yellow", "at-risk": "red", "data-loss": "red", "unreachable": "red",
     "open": "red", "config-error": "red", "down": "red", "applying": "yellow", "outdated": "yellow", "stale": "yellow",
-    "stopped": "dim", "unknown": "dim", "idle": "dim", "cancelled": "dim",
+    "stopped": "dim", "asleep": "dim", "unknown": "dim", "idle": "dim", "cancelled": "dim",
 }  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from agentd.core import crosschecks_hardening, crosschecks_redis
+from agentd.core import crosschecks_hardening, crosschecks_redis, crosschecks_runtimes
 from agentd.core.addresses import Address, AddressError, parse_listen, parse_url
-from agentd.core.layers import KeyPath
+from agentd.core.layers import KeyPath, format_key
 from agentd.core.leaves import quoted, suggest
 from agentd.core.probes import HANDLERS, effective_probes, role_has_probes
 from agentd.core.quantities import format_seconds
@@ -44,11 +44,13 @@ def cross_check(settings: Settings, report: Report) -> None:
         _at_least(("services", name, "recovery", "max"), service.recovery.max, "base", service.recovery.base, report)
     _units(settings, report)
     _model_slots(settings, report)
+    _tensor_parallel(settings, report)
     _slots(settings, report)
     _ports(settings, report)
     _cycles(settings, report)
     crosschecks_hardening.check(settings, report)
     crosschecks_redis.check(settings, report)
+    crosschecks_runtimes.check(settings, report)
 
 
 def _role(name: str, service: Service, report: Report) -> None:
@@ -76,11 +78,15 @@ def _url(name: str, service: Service, report: Report) -> None:
         report(at, f'must be an http url for role "{service.role}"', service.url, _url_form(service.role))
     elif service.role == "model" and address.path:
         report(at, "must not have a path, agentd adds /health and /v1/models", service.url, _url_form("model"))
+    elif service.role in ("runtime", "gateway") and address.socket:
+        report(at, f'must have a host and a port for role "{service.role}"', service.url, _url_form(service.role))
     elif service.role == "model" and not address.explicit_port:
         report(at, "needs the port that the model listens on", service.url, _url_form("model"))
 
 
 def _url_form(role: str) -> str:
+    if role == "model":
+        return "http://HOST:PORT or http+unix:///PATH.sock"
     return "redis://HOST:PORT or unix:///PATH" if role == "store" else "http://HOST:PORT"
 
 
@@ -159,6 +165,24 @@ def _model_slots(settings: Settings, report: Report) -> None:
                 )
 
 
+def _tensor_parallel(settings: Settings, report: Report) -> None:
+    """More GPUs than the slot has: vLLM would say so after the model before has been stopped."""
+    for name, service in settings.services.items():
+        model = service.model
+        slot = settings.slots.get(model.slot) if model else None
+        if model is None or slot is None or report.known_bad(("slots", model.slot)):
+            continue
+        at, other = ("services", name, "model"), model.fallback.tensor_parallel
+        if model.tensor_parallel > len(slot.gpus) and not report.known_bad(("slots", model.slot, "gpus")):
+            report((*at, "tensor_parallel"), _too_many("gpus", len(slot.gpus)), model.tensor_parallel)
+        if slot.fallback_gpus and other > len(slot.fallback_gpus):
+            report((*at, "fallback", "tensor_parallel"), _too_many("fallback_gpus", len(slot.fallback_gpus)), other)
+
+
+def _too_many(key: str, count: int) -> str:
+    return f"is more than the GPUs of its slot: its {key} are {count}"
+
+
 def _slots(settings: Settings, report: Report) -> None:
     runtimes = [name for name, service in settings.services.items() if service.role == "runtime"]
     for name, slot in settings.slots.items():
@@ -167,6 +191,13 @@ def _slots(settings: Settings, report: Report) -> None:
         if default and default not in models and not _unsure(default, report):
             message = f"is not a model of this slot{suggest(default, models)}"
             report((*at, "default"), message, default, quoted(models) or "none (no model has this slot)")
+        elif default and not settings.services[default].enabled and not _unsure(default, report):
+            off = format_key(("services", default, "enabled"))
+            on = quoted([model for model in models if settings.services[model].enabled])
+            report((*at, "default"), f"is switched off: {off} is false", default, f'{on or "none"}, or ""')
+        if slot.fallback_gpus and not set(slot.fallback_gpus) < set(slot.gpus):
+            some = "some of gpus, not all: " + ", ".join(map(str, slot.gpus))
+            report((*at, "fallback_gpus"), "are not fewer of the slot's GPUs", list(slot.fallback_gpus), some)
         for other in slot.evict:
             if other not in runtimes and not _unsure(other, report):
                 message = f'is not a service with role "runtime"{suggest(other, runtimes)}'
@@ -192,11 +223,16 @@ def _ports(settings: Settings, report: Report) -> None:
     if settings.daemon.listen and not report.known_bad(("daemon", "listen")):
         taken[parse_listen(settings.daemon.listen)[1]] = "daemon.listen"
     first_of: dict[tuple[str, int], tuple[str, Service]] = {}
+    sockets: dict[str, str] = {}
     for name, service in settings.services.items():
         address = _address(service)
+        at = ("services", name, "url")
+        if address is not None and address.socket:
+            first = sockets.setdefault(address.socket, name)
+            if first != name:
+                report(at, f"has the socket of services.{first}", service.url)
         if address is None or not address.port:
             continue
-        at = ("services", name, "url")
         host = "loopback" if address.loopback else address.host
         other_name, other = first_of.setdefault((host, address.port), (name, service))
         if address.loopback and address.port in taken:

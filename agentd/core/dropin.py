@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agentd.core.ollama import OFF_GPU
+
 NUMBER = 90
 """systemd reads drop-ins in the order of their file names, whatever directory they are in: after what the user set
 by `systemctl edit` (override.conf sorts later still and wins) and `set-property` (50-...)."""
@@ -22,6 +24,8 @@ class Purpose(StrEnum):
     RESOURCES = "resources"
     EXCLUSIVE = "exclusive"
     READINESS = "readiness"
+    CPU_ONLY = "cpu-only"
+    MODEL = "model"
 
 
 _HEADER = (
@@ -118,25 +122,61 @@ def plan(desired: Iterable[DropIn], existing: Mapping[str, str | None], *, force
     return Plan(writes, tuple(kept))
 
 
-def exclusive(units: Sequence[str]) -> tuple[DropIn, ...]:
-    """Drop-ins that let at most one of the units run, whoever starts it; none for fewer than two."""
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """For models that may be up and asleep: which they are, where each model of the slot answers, and who asks."""
+
+    sleepers: frozenset[str]
+    """Units whose models may sleep."""
+    urls: Mapping[str, str]
+    """Unit -> base URL, of every unit of the slot."""
+    agentctl: str
+    user: bool = True
+
+    def between(self, unit: str, other: str) -> bool:
+        """Conflicts= would stop a sleeper when the other one starts."""
+        return unit in self.sleepers or other in self.sleepers
+
+
+def exclusive(units: Sequence[str], guard: Guard | None = None) -> tuple[DropIn, ...]:
+    """Drop-ins that let at most one of the units run, whoever starts it; none for fewer than two. Where one of two may
+    sleep, systemd cannot know whether both may be up: there the guard asks, before the start."""
     ordered = sorted(set(units))
     if len(ordered) < 2:
         return ()
-    return tuple(_exclusive(unit, ordered) for unit in ordered)
+    return tuple(_exclusive(unit, ordered, guard) for unit in ordered)
 
 
-def _exclusive(unit: str, ordered: Sequence[str]) -> DropIn:
-    earlier = [other for other in ordered if other < unit]
-    lines = [
+def _exclusive(unit: str, ordered: Sequence[str], guard: Guard | None) -> DropIn:
+    asked = [other for other in ordered if other != unit and guard is not None and guard.between(unit, other)]
+    conflicts = [other for other in ordered if other != unit and other not in asked]
+    body = _conflicts(unit, conflicts) if conflicts else []
+    body += _guarded(unit, asked, guard) if asked and guard is not None else []
+    return DropIn(unit, Purpose.EXCLUSIVE, "\n".join(body) + "\n")
+
+
+def _guarded(unit: str, others: Sequence[str], guard: Guard) -> list[str]:
+    scope = [] if guard.user else ["--system"]
+    asked = (f"{other}={guard.urls[other]}" for other in others)
+    words = (guard.agentctl, "models", "guard", unit, *scope, "--", *asked)
+    return [
+        "# At most one model of a slot is awake, also when agentd is not there: before this unit starts, every other",
+        "# one that is up is asked, and stopped unless it sleeps. Outside the unit's sandbox: it speaks to systemd.",
+        "[Service]",
+        f"ExecStartPre=+{' '.join(map(_argument, words))}",
+    ]
+
+
+def _conflicts(unit: str, others: Sequence[str]) -> list[str]:
+    earlier = [other for other in others if other < unit]
+    return [
         "# At most one model of a slot runs, also when agentd is not there: starting this unit stops the others.",
         "# After= makes the start wait until the other has really stopped. One direction is enough, systemd orders",
         "# a stop before a start either way; both directions would be an ordering cycle when two of them stop at once.",
         "[Unit]",
-        *(f"Conflicts={other}" for other in ordered if other != unit),
+        *(f"Conflicts={other}" for other in others),
         *(f"After={other}" for other in earlier),
     ]
-    return DropIn(unit, Purpose.EXCLUSIVE, "\n".join(lines) + "\n")
 
 
 def readiness(unit: str, url: str, timeout: float, *, agentctl: str = "agentctl") -> DropIn:
@@ -154,6 +194,16 @@ def readiness(unit: str, url: str, timeout: float, *, agentctl: str = "agentctl"
         f"TimeoutStartSec={math.ceil(timeout + READY_MARGIN)}",
     ]
     return DropIn(unit, Purpose.READINESS, "\n".join(lines) + "\n")
+
+
+def cpu_only(unit: str) -> DropIn:
+    """Environment in which Ollama finds no GPU; takes effect at the unit's next start."""
+    lines = [
+        "# The GPU is for the models of a slot: this server computes on the CPU.",
+        "[Service]",
+        *(f"Environment={name}={value}" for name, value in OFF_GPU.items()),
+    ]
+    return DropIn(unit, Purpose.CPU_ONLY, "\n".join(lines) + "\n")
 
 
 def directives(

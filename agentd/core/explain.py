@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 
+from agentd.core.out_of_memory import diagnose
 from agentd.core.symptoms import last_words
 from agentd.types import ActiveState, JobResult, UnitState
 
@@ -88,10 +89,11 @@ def refused_its_config(gateway: UnitState) -> bool:
     return gateway.exec_code == CLD_EXITED and gateway.exec_status == CONFIG_ERROR
 
 
-def explain(state: UnitState, lines: Sequence[str], job: JobResult | None = None) -> str:
+def explain(state: UnitState, lines: Sequence[str], job: JobResult | None = None, beside: Sequence[str] = ()) -> str:
     """One sentence without a full stop, beginning with the unit's name.
 
     `lines`: the last journal lines, oldest first. `job`: the result of the start job, where one was awaited.
+    `beside`: who else holds GPU memory now, see out_of_memory.
     """
     name = state.name
     if not_loaded(state):
@@ -107,6 +109,9 @@ def explain(state: UnitState, lines: Sequence[str], job: JobResult | None = None
         how = f"was stopped by its readiness drop-in: {waited[-1]}"
     if not how:
         return f"{name} {_resting(state)}"
+    memory = diagnose(lines, state, beside)
+    if memory is not None and (memory.kind != "host" or state.result != "oom-kill"):
+        said = memory.sentence
     return f"{name} {how}: {said}" if said else f"{name} {how}"
 
 

@@ -31,6 +31,8 @@ _RESOURCE = (
 
 def profile_of(service: Service) -> str:
     """The name of the profile in force, or "none"."""
+    if not service.own_unit:
+        return NO_PROFILE
     return service.profile or BY_ROLE[service.role]
 
 

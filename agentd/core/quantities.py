@@ -94,6 +94,14 @@ def format_bytes(size: int) -> str:
     return f"{size}{_SUFFIXES[power]}" if power else str(size)
 
 
+def told_bytes(size: int) -> str:
+    """For a person to read: "14G", "14.4G", "512M". What is measured is never a round number."""
+    value, unit = size / 1024**2, "M"
+    if value >= 1024:
+        value, unit = value / 1024, "G"
+    return f"{value:.1f}".removesuffix(".0") + unit
+
+
 def _from_number(value: float) -> int:
     if isinstance(value, float) and not math.isfinite(value):
         raise QuantityError("must be finite")

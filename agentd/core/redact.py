@@ -6,14 +6,15 @@ import re
 
 HIDDEN = "***"
 
-_NAMES = r"[\w-]*(?:api[_-]?key|master[_-]?key|password|passwd|secret|(?:access|auth|api|hf|bearer)[_-]?token)"
+_NAMES = r"(?:api[_-]?key|master[_-]?key|password|passwd|secret|(?:access|auth|api|hf|bearer)[_-]?token)"
+# No pattern looks far ahead from many places: a line is anybody's, and its time grows with its length, not its square.
 _PATTERNS = (
     # --api-key VALUE; argparse also takes --api-key=VALUE, which the next pattern covers
-    (re.compile(rf"(--{_NAMES}\s+)(?!-)([^\s\"',]+)", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"(--[\w-]{{0,40}}{_NAMES}\s+)(?!-)([^\s\"',]+)", re.IGNORECASE), rf"\1{HIDDEN}"),
     # NAME=VALUE, "name": "value", 'api_key': ['value']
-    (re.compile(rf"(\b{_NAMES}[\"']?\s*[=:]\s*[\[(]?\s*[\"']?)([^\s\"',\])]+)", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"({_NAMES}[\"']?\s*[=:]\s*(?:[\[(]\s*)?[\"']?)([^\s\"',\])]+)", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"(\b(?:Bearer|Basic)\s+)([\w.~+/=-]{4,})", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/@:]*:)([^\s/@]+)(?=@)", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,40}://[^\s/@:]*:)([^\s/@]+)(?=@)", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"\b()((?:sk|hf|ghp|xox[abp])[-_][A-Za-z0-9_-]{16,})"), rf"\1{HIDDEN}"),
 )
 

@@ -74,7 +74,7 @@ def config_json(loaded: LoadedConfig) -> dict[str, Any]:
                 "line": origin.line or None if origin else None,
             }
         )
-    return {"digest": loaded.digest, "files": list(loaded.files), "settings": rows}
+    return {"digest": loaded.digest, "profile": loaded.profile, "files": list(loaded.files), "settings": rows}
 
 
 def render_check(loaded: LoadedConfig) -> str:
@@ -82,7 +82,8 @@ def render_check(loaded: LoadedConfig) -> str:
     settings = loaded.settings
     counts = f"{_count(settings.services, 'service')}, {_count(settings.slots, 'slot')}"
     files = "\n".join(f"  {file}" for file in loaded.files)
-    return f"the configuration is valid: {counts}\n{files}".rstrip()
+    profile = f"\nprofile of use: {loaded.profile}" if loaded.profile else ""
+    return f"the configuration is valid: {counts}\n{files}".rstrip() + profile
 
 
 def _count(things: Mapping[str, object], noun: str) -> str:

@@ -36,8 +36,8 @@ from agentd.core.schema_types import (
 )
 
 __all__ = [
-    "Bytes", "Daemon", "GatewayPolicy", "Hardening", "HardeningPolicy", "HttpCheck", "Model", "Probe", "Profile",
-    "Recovery", "RedisPolicy", "Runtime", "Seconds", "Service", "Settings", "Slot",
+    "Bytes", "Daemon", "Fallback", "GatewayPolicy", "Hardening", "HardeningPolicy", "HttpCheck", "Model", "Probe",
+    "Profile", "Recovery", "RedisPolicy", "Runtime", "Seconds", "Service", "Settings", "Slot",
 ]  # fmt: skip
 
 
@@ -75,6 +75,16 @@ class Recovery(Struct, frozen=True, forbid_unknown_fields=True):
     attempts: Count = 5
 
 
+class Fallback(Struct, frozen=True, forbid_unknown_fields=True):
+    """What of a model is otherwise while its slot makes do with `fallback_gpus`; 0: as always."""
+
+    tensor_parallel: Annotated[int, Meta(ge=0, le=64)] = 0
+    """0: one for each of the GPUs that are left."""
+    utilization: Share = 0.0
+    max_model_len: Annotated[int, Meta(ge=0, le=100_000_000)] = 0
+    vram: Size = Bytes(0)
+
+
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
     """What the switch needs to know of a service with role "model"."""
 
@@ -83,7 +93,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
     path: FilePath = ""
     """The model's directory; checked in PRECHECK when given."""
     vram: Size = Bytes(0)
-    """GPU memory it needs to start; 0 when unknown (then only what others hold is looked at)."""
+    """GPU memory it needs to start; 0: what vLLM's utilization says, or what it held last time."""
     host_memory: Size = Bytes(0)
     api_key_file: SecretFile = ""
     """A file with the key alone, or with lines NAME=value (then `api_key_name` chooses)."""
@@ -100,9 +110,15 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
     check_files: Literal["headers", "checksums", "none"] = "headers"
     """What PRECHECK looks at below `path`."""
     utilization: Share = 0.0
-    """vLLM's --gpu-memory-utilization; 0: what the unit's command line says."""
+    """vLLM's --gpu-memory-utilization; 0: what the unit's command line says. This one and the next two reach a unit
+    whose command line takes them from variables; see model_flags."""
+    max_model_len: Annotated[int, Meta(ge=0, le=100_000_000)] = 0
+    """vLLM's --max-model-len in tokens; 0: what the unit's command line says."""
+    tensor_parallel: Annotated[int, Meta(ge=0, le=64)] = 0
+    """vLLM's --tensor-parallel-size; 0: what the unit's command line says."""
     switch: Literal["stop", "sleep1", "sleep2", "auto"] = "stop"
     """What becomes of it when another model of the slot is wanted: stopped, or put to sleep where that is safe."""
+    fallback: Fallback = field(default_factory=Fallback)
     sleep_timeout: Positive = Seconds(60.0)
     wake_timeout: Positive = Seconds(60.0)
 
@@ -116,12 +132,14 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     managed: Literal["unit", "system", "container"] = "unit"
     """Who runs it: a unit of agentd's own manager, one of the system's, or a container. The last two are looked at by
     their API alone."""
-    watch_every: Positive = Seconds(5.0)
+    watch_every: Positive = Seconds(15.0)
     """How often /api/ps is read."""
 
 
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
     unit: UnitName
+    enabled: bool = True
+    """False: agentd starts it never and misses it never; a model cannot be switched to."""
     role: Literal["model", "runtime", "gateway", "store", "generic"] = "generic"
     url: Url = ""
     depends_on: Names = ()
@@ -140,11 +158,18 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     network: Network = "any"
     hardening: Hardening = field(default_factory=Hardening)
 
+    @property
+    def own_unit(self) -> bool:
+        """Whether `unit` is one of agentd's own manager, to be started and hardened; else it only names processes."""
+        return self.role != "runtime" or self.runtime.managed == "unit"
+
 
 class Slot(Struct, frozen=True, forbid_unknown_fields=True):
     """A set of GPUs on which at most one model is resident."""
 
     gpus: Annotated[tuple[GpuIndex, ...], Meta(min_length=1, extra={"unique": True})] = (0,)
+    fallback_gpus: Annotated[tuple[GpuIndex, ...], Meta(extra={"unique": True})] = ()
+    """Those of `gpus` that its models make do with when others are missing; see Model.fallback."""
     default: str = ""
     vram_probe: Literal["auto", "nvml", "none"] = "auto"
     vram_timeout: Positive = Seconds(60.0)

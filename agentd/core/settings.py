@@ -39,6 +39,8 @@ class LoadedConfig:
     provenance: Provenance
     files: tuple[str, ...]
     digest: str
+    profile: str = ""
+    """The profile of use in force; "" for none."""
 
 
 def validate(merged: Mapping[str, Any], provenance: Provenance, *, home: str = "") -> Settings:

@@ -11,7 +11,7 @@ BAD = (Health.FAILED, Health.UNREADY, Health.MISSING)
 
 def status_line(slots: Sequence[SlotStatus], services: Sequence[ServiceStatus], *, config_invalid: bool) -> str:
     text = "; ".join(f"{s.name}: {s.resident or s.state}" for s in slots) or "no slot configured"
-    bad = [service.name for service in services if service.health in BAD]
+    bad = [service.name for service in services if service.enabled and service.health in BAD]
     if bad:
         text += f"; not ready: {', '.join(bad)}"
     if config_invalid:

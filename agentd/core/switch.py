@@ -47,6 +47,8 @@ class Signal(StrEnum):
     EMPTIED = "emptied"
     """Passed, and nothing is to be started: an unload, or no model to go back to."""
     LENT = "lent"
+    KEPT = "kept"
+    """Done, and the slot's resident model was not touched: only a sleeper was stopped."""
     ADOPT = "adopt"
     """Somebody else made another model of the slot resident meanwhile; we do not fight."""
     RETRY = "retry"
@@ -93,9 +95,11 @@ def _table() -> dict[tuple[State, Signal], State]:
             for signal in (Signal.FAIL, Signal.CANCEL, Signal.CRASH):
                 table[phase, signal] = State.CLEANUP
     return table | {
+        (State.WAIT_VRAM, Signal.RETRY): State.EVICT,
         (State.START, Signal.RETRY): State.EVICT,
         (State.WAIT_READY, Signal.RETRY): State.EVICT,
         (State.RELEASE, Signal.STUCK): State.WEDGED,
+        (State.RELEASE, Signal.KEPT): State.AS_BEFORE,
         (State.WAIT_VRAM, Signal.STUCK): State.WEDGED,
         (State.WAIT_VRAM, Signal.EMPTIED): State.IDLE,
         (State.WAIT_VRAM, Signal.LENT): State.LEASED,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 LONGEST = 240
 """Characters of a quoted line."""
 
-_PROCESS = re.compile(r"^\((?:EngineCore|APIServer|Worker)\S*(?: pid=\d+)?\)\s?")
+_PROCESS = re.compile(r"^\((?:EngineCore|APIServer|Worker|VllmWorker)\S*(?: pid=\d+)?\)\s?")
 """Which of vLLM's processes speaks."""
 _ROUTINE = re.compile(r"^(?:DEBUG|INFO|WARNING)\b")
 _PREFIXES = (
@@ -26,7 +26,8 @@ _NOISE = re.compile(
     r"^\s*$|^warnings\.warn"
 )
 _CONSEQUENCE = re.compile(
-    r"Engine core initialization failed|See root cause above|Engine process failed|EngineDeadError"
+    r"Engine core initialization failed|See root cause above|Engine process failed|EngineDeadError|"
+    r"WorkerProc initialization failed|(?:EngineCore|WorkerProc) failed to start"
 )
 _ERROR = re.compile(r"(?:^|\s)(?:[\w.]+(?:Error|Exception|Interrupt)\b|(?i:fatal|panic|error)[:\s])")
 
@@ -64,7 +65,7 @@ SYMPTOMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 def last_words(lines: Sequence[str]) -> str:
     """The telling line, newest first among equals: a known symptom, else an error, else the last thing said."""
-    said = [clean for clean in map(_clean, lines) if clean]
+    said = _said(lines)
     grave = [line for line in said if not _ROUTINE.search(line)]
     for pattern, name in SYMPTOMS:
         for line in reversed(grave):
@@ -73,6 +74,15 @@ def last_words(lines: Sequence[str]) -> str:
                 return f"{name} ({short})" if short.strip(" .").lower() != name.lower() else name
     errors = [line for line in grave if _ERROR.search(line) and not _CONSEQUENCE.search(line)]
     return _short(_bare((errors or said or [""])[-1]))
+
+
+def complaints(lines: Sequence[str]) -> tuple[str, ...]:
+    """The program's own words above INFO and WARNING, bare, oldest first."""
+    return tuple(_bare(line) for line in _said(lines) if not _ROUTINE.search(line))
+
+
+def _said(lines: Sequence[str]) -> list[str]:
+    return [clean for clean in map(_clean, lines) if clean]
 
 
 def _clean(line: str) -> str:

@@ -44,6 +44,19 @@ class Run:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     cause: str = ""
     """Why the change left its way forward; the first cause wins."""
+    listener: Callable[[Change], None] | None = field(default=None, repr=False)
+
+    def tell(self, detail: str) -> None:
+        """What the running phase is doing, until its end says what it did. Shown, not journaled; whoever tells keeps
+        it to a few times a second."""
+        last = self.change.phases[-1] if self.change.phases else None
+        if last is None or last.seconds is not None or last.detail == detail:
+            return
+        self.change = dataclasses.replace(
+            self.change, phases=(*self.change.phases[:-1], dataclasses.replace(last, detail=detail))
+        )
+        if self.listener is not None:
+            self.listener(self.change)
 
 
 R = TypeVar("R", bound=Run, contravariant=True)
@@ -77,6 +90,7 @@ class Runner(Generic[R]):
 
     async def drive(self, run: R) -> None:
         """Run until a resting state is reached. Raises AgentdError only when nothing was touched yet."""
+        run.listener = self._on_update
         while run.state not in RESTING:
             await self._enter(run)
             step = await self._perform(run)
@@ -118,10 +132,12 @@ class Runner(Generic[R]):
 
     def _read(self, run: R, work: asyncio.Future[Step], limit: float) -> Step:
         state = run.state
-        if run.cancelled.is_set() and (not work.done() or work.cancelled()):
+        cut = not work.done() or work.cancelled()
+        if cut and run.cancelled.is_set() and state not in UNINTERRUPTED:
             return Step(Signal.CANCEL, "cancelled", "cancelled on request")
-        if not work.done() or work.cancelled():
-            text = f"not finished within {limit:g} s"
+        if cut:
+            told = run.change.phases[-1].detail
+            text = f"not finished within {limit:g} s" + (f" ({told})" if told else "")
             return Step(ON_DEADLINE[state], text, f"{state.value} {text}")
         error = work.exception()
         if error is not None:

@@ -63,8 +63,10 @@ class Steps:
     events: EventLog
     clock: Clock
 
-    def begin(self, kind: str, target: str | None, work: Work) -> tuple[Change, asyncio.Task[Change]]:
-        change = Change(f"{kind[0]}{secrets.token_hex(5)}", kind, "", target, None, self.clock.time(), "begin")
+    def begin(
+        self, kind: str, target: str | None, work: Work, *, previous: str | None = None
+    ) -> tuple[Change, asyncio.Task[Change]]:
+        change = Change(f"{kind[0]}{secrets.token_hex(5)}", kind, "", target, previous, self.clock.time(), "begin")
         self.changes.note(change)
         return change, asyncio.ensure_future(self._drive(change, work))
 

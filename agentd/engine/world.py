@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from agentd.gpu import GpuSnapshot
 from agentd.ports import Clock
+from agentd.runtimes import RuntimeStatus
 from agentd.types import ServiceStatus, SlotStatus
 
 
@@ -19,6 +20,7 @@ class World:
         self._observed: dict[str, float] = {}
         self.on_slot: list[Callable[[SlotStatus], None]] = []
         """Called at every change of a slot, phases included; must not block."""
+        self._runtimes: dict[str, RuntimeStatus] = {}
         self.gpus = GpuSnapshot()
         self.gpu_owners: dict[tuple[int, str], int] = {}
 
@@ -43,6 +45,17 @@ class World:
         self._slots[status.name] = status
         for listener in self.on_slot:
             listener(status)
+
+    @property
+    def runtimes(self) -> tuple[RuntimeStatus, ...]:
+        return tuple(self._runtimes.values())
+
+    def put_runtime(self, status: RuntimeStatus) -> None:
+        self._runtimes[status.name] = status
+
+    def keep_runtimes(self, names: set[str]) -> None:
+        """Forget what the configuration no longer names."""
+        self._runtimes = {n: s for n, s in self._runtimes.items() if n in names}
 
     def put_gpus(self, snapshot: GpuSnapshot, owners: Mapping[tuple[int, str], int]) -> None:
         """`owners`: (GPU index, unit or "foreign") -> bytes, found when the snapshot was taken."""

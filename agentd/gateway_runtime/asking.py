@@ -12,11 +12,13 @@ from pathlib import Path
 TIMEOUT = 10.0
 """agentd answers at once; the switch itself runs on."""
 _LARGEST = 1 << 20
+_LATER = ("conflict", "switch-suppressed")
+"""Kinds of a refusal that may be over soon: another change runs, or the present model has only just come."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`problem` "": the switch is under way, or done. `busy`: another change runs; ask again later."""
+    """`problem` "": the switch is under way, or done. `busy`: not now, ask again later."""
 
     problem: str = ""
     busy: bool = False
@@ -41,7 +43,7 @@ class Asking:
         return await asyncio.shield(task)
 
     async def _ask(self, target: str) -> Answer:
-        question = asyncio.ensure_future(post(self._path, "/v1/switch", {"target": target}))
+        question = asyncio.ensure_future(post(self._path, "/v1/switch", {"target": target, "automatic": True}))
         done, _ = await asyncio.wait({question}, timeout=TIMEOUT)
         if not done:
             question.cancel()
@@ -63,7 +65,7 @@ def judge(status: int, body: bytes) -> Answer:
         problem = None
     kind = str(problem.get("kind", "")) if isinstance(problem, dict) else ""
     detail = str(problem.get("detail", "")) if isinstance(problem, dict) else ""
-    return Answer(f"agentd refused to switch: {detail or f'status {status}'}", busy=kind == "conflict")
+    return Answer(f"agentd refused to switch: {detail or f'status {status}'}", busy=kind in _LATER)
 
 
 async def post(path: str, target: str, body: Mapping[str, object]) -> tuple[int, bytes]:

@@ -1,4 +1,5 @@
-"""The drop-ins that keep a promise without us: `exclusive` for a slot's models, `readiness` for gated services.
+"""The drop-ins that keep a promise without us: `exclusive` for a slot's models, `readiness` for gated services,
+`cpu-only` for a runtime that is to stay off the GPU, `model` for flags of vLLM that the configuration decides.
 
 Declared here, written as one set, loaded by one daemon-reload, then proved from what systemd says it loaded. A file
 that somebody edited is shown and left alone.
@@ -9,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from agentd.core import dropin
+from agentd.core import dropin, model_flags
 from agentd.core.dropin import DropIn
+from agentd.core.gpu_fallback import in_fallback
 from agentd.core.probes import effective_probes
 from agentd.core.schema import Service, Settings
 from agentd.engine.events import EventLog
@@ -23,7 +25,9 @@ log = logging.getLogger(__name__)
 
 OURS = f"*.d/{dropin.NUMBER}-agentd-*.conf"
 NOT_AS_DECLARED = "the file is not as it should be"
-HANDLED = (dropin.Purpose.EXCLUSIVE, dropin.Purpose.READINESS)
+HANDLED = (
+    dropin.Purpose.EXCLUSIVE, dropin.Purpose.READINESS, dropin.Purpose.CPU_ONLY, dropin.Purpose.MODEL,
+)  # fmt: skip
 
 
 class DropinsManager:
@@ -93,14 +97,37 @@ class DropinsManager:
         found: list[DropIn] = []
         for name, slot in settings.slots.items():
             if slot.exclusive:
-                found += dropin.exclusive([settings.services[m].unit for m in settings.models(name)])
+                units = [settings.services[m].unit for m in settings.models(name)]
+                found += dropin.exclusive(units, self._guard(name))
+        found += [
+            dropin.cpu_only(service.unit)
+            for service in settings.services.values()
+            if service.role == "runtime" and service.own_unit and service.runtime.policy == "cpu_only"
+        ]
+        found += filter(None, map(self._flags, settings.services.values()))
         gates = (self._gate(service) for service in settings.services.values())
         return found + [gate for gate in gates if gate is not None]
+
+    def _guard(self, slot: str) -> dropin.Guard:
+        """Of a slot whose models may sleep; one that keeps none asleep needs none."""
+        settings = self._settings
+        services = [settings.services[m] for m in settings.models(slot)]
+        may = settings.slots[slot].max_sleepers > 0
+        sleepers = frozenset(s.unit for s in services if may and s.model is not None and s.model.switch != "stop")
+        urls = {s.unit: s.url for s in services}
+        return dropin.Guard(sleepers, urls, self._agentctl, user=settings.daemon.scope == "user")
+
+    def _flags(self, service: Service) -> DropIn | None:
+        if service.model is None:
+            return None
+        slot = self._settings.slots.get(service.model.slot)
+        gpus = slot.gpus if slot is not None and in_fallback(slot) else ()
+        return model_flags.drop_in(service.unit, service.model, gpus)
 
     def _gate(self, service: Service) -> DropIn | None:
         probes = effective_probes(service)
         probe = probes.get(ProbeKind.READINESS)
-        if not service.gate or probe is None or probe.http is None:
+        if not service.gate or not service.own_unit or probe is None or probe.http is None:
             return None
         path = probe.http.path
         url = path if "://" in path else service.url.rstrip("/") + path
@@ -181,6 +208,7 @@ class DropinsManager:
             findings.append(_finding(unit, path, Verdict.NOT_LOADED, "systemd has not loaded the file",
                                      "systemctl --user daemon-reload"))  # fmt: skip
         findings += self._exclusion(states)
+        findings += await self._unheeded(states)
         if findings != self._findings:
             for finding in findings:
                 log.warning(
@@ -189,13 +217,36 @@ class DropinsManager:
                 )
         self._findings = findings
 
+    async def _unheeded(self, states: Mapping[str, UnitState]) -> list[Finding]:
+        """Settings of a model that its command line does not take over."""
+        findings = []
+        for name, service in self._settings.services.items():
+            state = states.get(service.unit)
+            if service.model is None or state is None or not state.fragment_path:
+                continue
+            texts = [await self._read(path) for path in (state.fragment_path, *state.dropin_paths)]
+            for key in model_flags.without_effect(service.model, texts):
+                variable, flag = model_flags.FLAGS[key]
+                cause = f"services.{name}.model.{key} has no effect: the unit does not take it from {variable}"
+                fix = f"write {flag} ${{{variable}}} into its ExecStart=, and Environment={variable}=... beside it"
+                findings.append(_finding(service.unit, key, Verdict.NOT_EFFECTIVE, cause, fix))
+        return findings
+
+    async def _read(self, path: str) -> str:
+        try:
+            return await self._files.read(path) or ""
+        except AgentdError:
+            return ""
+
     def _exclusion(self, states: Mapping[str, UnitState]) -> list[Finding]:
         """Each unit of an exclusive slot must really conflict with every other, whatever the files say."""
         findings = []
         for name, slot in self._settings.slots.items():
             units = {self._settings.services[m].unit for m in self._settings.models(name)}
+            guard = self._guard(name)
             for unit in sorted(units & set(states)) if slot.exclusive else ():
-                missing = sorted(units - {unit} - states[unit].conflicts)
+                rivals = {other for other in units - {unit} if not guard.between(unit, other)}
+                missing = sorted(rivals - states[unit].conflicts)
                 if states[unit].exists and missing:
                     cause = f"systemd does not know that it conflicts with {', '.join(missing)}"
                     findings.append(_finding(unit, "Conflicts=", Verdict.NOT_LOADED, cause, "agentctl reload"))

@@ -10,8 +10,11 @@ from prometheus_client.core import Metric
 from agentd.metrics.counted import counted
 from agentd.metrics.families import counter, gauge, histogram, one_hot
 from agentd.metrics.gateway import gateway
+from agentd.metrics.gpus import gpus
 from agentd.metrics.hardening import hardening
+from agentd.metrics.models import models
 from agentd.metrics.redis import redis
+from agentd.metrics.runtimes import runtimes
 from agentd.metrics.view import MetricsView
 from agentd.types import ActiveState, Health
 
@@ -76,7 +79,7 @@ def changes(view: MetricsView) -> Iterable[Metric]:
     yield histogram(
         "agentd_switch_duration_seconds",
         "From the request to the end of a switch.",
-        ("from", "to"),
+        ("from", "to", "way"),
         totals.durations.items(),
     )
     yield histogram(
@@ -87,19 +90,6 @@ def changes(view: MetricsView) -> Iterable[Metric]:
     last = [((kind,), when) for kind, when in totals.last_finished.items()]
     yield gauge("agentd_change_last_timestamp_seconds", "When a change of this kind last finished.", ("kind",), last)
     yield gauge("agentd_change_in_progress", "Changes that run now.", (), [((), float(len(view.running)))])
-
-
-def gpus(view: MetricsView) -> Iterable[Metric]:
-    labels = ("gpu", "uuid")
-    found = [((str(g.index), g.uuid), g) for g in view.gpus.gpus]
-    for name in ("total", "used", "free"):
-        values = [(key, float(getattr(g, name))) for key, g in found]
-        yield gauge(f"agentd_gpu_memory_{name}_bytes", f"GPU memory, {name}.", labels, values)
-    owners = [((str(gpu), owner), float(n)) for (gpu, owner), n in view.gpu_owners.items()]
-    text = 'GPU memory by owner: a unit, or "foreign".'
-    yield gauge("agentd_gpu_process_memory_bytes", text, ("gpu", "owner"), owners)
-    success = [((view.gpus.source,), float(not view.gpus.error))]
-    yield gauge("agentd_gpu_read_success", "1 when the last look at the GPUs succeeded.", ("source",), success)
 
 
 def daemon(view: MetricsView) -> Iterable[Metric]:
@@ -131,9 +121,11 @@ COLLECTORS: Mapping[str, Callable[[MetricsView], Iterable[Metric]]] = {
     "services": services,
     "probes": probes,
     "slots": slots,
+    "models": models,
     "changes": changes,
     "counted": counted,
     "gpus": gpus,
+    "runtimes": runtimes,
     "hardening": hardening,
     "redis": redis,
     "gateway": gateway,

@@ -20,6 +20,7 @@ FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "agentd_sleep_fallback": ("Sleeps and wakes that ended in a stop or a cold start.", ("model", "reason")),
     "agentd_runtime_evict": ("Unloadings of another runtime's models before a start.", ("runtime", "result")),
     "agentd_runtime_reload": ("Models that a client loaded again while another one was resident.", ("runtime",)),
+    "agentd_gpu_xid": ("Xid errors that the driver reported.", ("gpu", "code")),
     "agentd_switch_suppressed": ("Switches that nobody at a keyboard asked for and that were refused.", ("reason",)),
 }
 

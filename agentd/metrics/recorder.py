@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
+from typing import TypeVar
 
 from agentd.metrics.view import ChangeTotals, Distribution
 from agentd.types import Change, Outcome
@@ -11,6 +12,8 @@ from agentd.types import Change, Outcome
 SWITCH_BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 900.0)
 PHASE_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+K = TypeVar("K", bound=tuple[str, ...])
 
 _NO_TIME = frozenset({Outcome.ALREADY, Outcome.REFUSED, Outcome.DRAIN_REFUSED, Outcome.CANCELLED})
 """Outcomes whose duration says nothing about what a switch costs."""
@@ -36,7 +39,7 @@ class ChangeRecorder:
 
     def __init__(self) -> None:
         self._switches: Counter[tuple[str, str, str]] = Counter()
-        self._durations: dict[tuple[str, str], Histogram] = {}
+        self._durations: dict[tuple[str, str, str], Histogram] = {}
         self._phases: dict[tuple[str, str], Histogram] = {}
         self._changes: Counter[tuple[str, str]] = Counter()
         self._last: dict[str, float] = {}
@@ -51,7 +54,7 @@ class ChangeRecorder:
             self._switches[source, target, change.outcome.value] += 1
             if change.outcome not in _NO_TIME:
                 seconds = change.finished - change.created
-                _of(self._durations, (source, target), SWITCH_BOUNDS).observe(seconds)
+                _of(self._durations, (source, target, change.way or "unknown"), SWITCH_BOUNDS).observe(seconds)
         for phase in change.phases:
             if phase.seconds is not None:
                 _of(self._phases, (phase.phase, target), PHASE_BOUNDS).observe(phase.seconds)
@@ -71,5 +74,5 @@ def lag_histogram() -> Histogram:
     return Histogram(LAG_BOUNDS)
 
 
-def _of(histograms: dict[tuple[str, str], Histogram], key: tuple[str, str], bounds: tuple[float, ...]) -> Histogram:
+def _of(histograms: dict[K, Histogram], key: K, bounds: tuple[float, ...]) -> Histogram:
     return histograms.setdefault(key, Histogram(bounds))

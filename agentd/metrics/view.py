@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from agentd.findings import Finding
 from agentd.gateway import GatewayStatus
 from agentd.gpu import GpuSnapshot
+from agentd.model_facts import ModelNow
+from agentd.runtimes import RuntimeStatus
 from agentd.stores import StoreStatus
 from agentd.types import Change, ServiceStatus, SlotStatus
 
@@ -27,8 +29,8 @@ class ChangeTotals:
 
     switches: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     """(from, to, result) -> count; "none" stands for an empty slot."""
-    durations: Mapping[tuple[str, str], Distribution] = field(default_factory=dict)
-    """(from, to) -> seconds of the switches that were not refused."""
+    durations: Mapping[tuple[str, str, str], Distribution] = field(default_factory=dict)
+    """(from, to, way) -> seconds of the switches that were not refused; "unknown" where it came to no way."""
     phases: Mapping[tuple[str, str], Distribution] = field(default_factory=dict)
     """(phase, to) -> seconds."""
     changes: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -73,7 +75,9 @@ class MetricsView:
     host_findings: tuple[Finding, ...] = ()
     stores: tuple[StoreStatus, ...] = ()
     gateway: GatewayStatus | None = None
+    models: tuple[ModelNow, ...] = ()
     counts: Mapping[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)
     """engine.Counters: (family, labels) -> count."""
+    runtimes: tuple[RuntimeStatus, ...] = ()
     now: float = 0.0
     """Wall-clock second of the view, for the age of what carries a time; 0: not known."""

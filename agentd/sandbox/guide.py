@@ -21,6 +21,7 @@ from agentd.types import ExitCode
 
 AGENTD = ("agentd.socket", "agentd.service")
 SERVICES = ("ollama.service", "litellm.service", "agentd-redis.service")
+SLEEPERS = ("nova", "vega")
 _COMMAND_SECONDS = 90.0
 
 
@@ -61,6 +62,7 @@ class Guide:
         self.show("agentctl", "switch-model", "qwen")
         self._failed_switch()
         self._crash()
+        self._asleep()
 
     def _failed_switch(self) -> None:
         self.say("A switch that fails: dolphin now dies of a CUDA out-of-memory while it loads")
@@ -83,6 +85,16 @@ class Guide:
         print(f"    agentctl shows it {(time.monotonic() - killed) * 1000:.0f} ms later")
         self.show("agentctl", "wait-ready", "qwen", "--timeout", "60s")
         self.show("agentctl", "events", "-n", "8")
+
+    def _asleep(self) -> None:
+        self.say("Two more models, which may sleep: the one that leaves the GPU sleeps, and wakes when it is wanted")
+        for name in SLEEPERS:
+            behaviour.save(Path.home(), name, load_seconds=1.0)
+            model = str(Path.home() / "models/qwen")
+            self.show("agentctl", "models", "add", name, "--path", model, "--switch", "auto")
+        for name in (*SLEEPERS, SLEEPERS[0]):
+            self.show("agentctl", "switch-model", name)
+        print("    no start, no load: what is left of the switch is agentd's own time")
 
 
 def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:

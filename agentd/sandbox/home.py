@@ -28,6 +28,7 @@ _SANDBOX_TOML = """\
 [slots.gpu0]
 vram_timeout = "15s"
 cooldown = "10s"
+sleep_reserve = "256M"
 """
 _MODEL_TOML = """
 [services.{name}.model]
@@ -60,11 +61,17 @@ def populate(home: Path, *, python: str, interpreter: str, units: bool) -> None:
     unit_files(home / ".config/systemd/user", redis=redis)
     configuration(home, redis=redis)
     for name in MODELS:
-        model = home / "models" / name
-        model.mkdir(parents=True, exist_ok=True)
-        (model / "config.json").write_text('{"architectures": ["StandIn"]}\n')
+        model_files(home / "models" / name)
     for name, seconds in LOAD_SECONDS.items():
         behaviour.save(home, name, load_seconds=seconds)
+
+
+def model_files(directory: Path) -> Path:
+    """A model as small as they come, and whole: a configuration, and weights without a tensor."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text('{"architectures": ["StandIn"]}\n')
+    (directory / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return directory
 
 
 def programs(directory: Path, python: str, interpreter: str) -> None:

@@ -15,10 +15,13 @@ import death
 import gateway
 import idle
 import ready
+import real
+import sleep
 import status
 import stores
 import switch
 import verify
+import warm
 from figures import Section
 from rig import Rig, load_average, say, systemctl
 
@@ -40,10 +43,13 @@ def main() -> int:
         ),
         "ready": lambda: ready.measure(rig, 4 if few else 15),
         "gateway": lambda: gateway.measure(2 if few else 5),
+        "sleep": lambda: sleep.measure(rig, 3 if few else 15),
+        "warm": lambda: warm.measure(options.out, 2 if few else 5, (256 if few else 2048) * 1024**2),
+        "vllm": lambda: real.measure(rig, 1 if few else 4),
     }
     print(_machine())
     found: list[Section] = []
-    for name in options.sections or sections:
+    for name in options.sections or (name for name in sections if name != "vllm"):
         if name not in sections:
             raise SystemExit(f"bench: no section {name}; there are: {' '.join(sections)}")
         say(f"bench: {name}")
@@ -59,9 +65,8 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run")
-    parser.add_argument(
-        "sections", nargs="*", help="switch death cli idle verify redis ready gateway; all when none is named"
-    )
+    names = "switch death cli idle verify redis ready gateway sleep warm, and vllm; all but vllm when none is named"
+    parser.add_argument("sections", nargs="*", help=names)
     parser.add_argument("--quick", action="store_true", help="few samples: does it run at all?")
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="how long to watch the idle daemon")
     parser.add_argument("--keys", type=int, metavar="N", help="size of the data set of the Redis")

@@ -167,7 +167,7 @@ class Rig:
         argv = ["journalctl", "--no-pager", "-o", "json", f"_SYSTEMD_INVOCATION_ID={invocation}"]
         for line in subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines():
             entry = json.loads(line)
-            if "Serving on port" in str(entry.get("MESSAGE", "")):
+            if "Application startup complete" in str(entry.get("MESSAGE", "")):
                 return int(entry["__MONOTONIC_TIMESTAMP"]) / 1000
         return None
 

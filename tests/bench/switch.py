@@ -121,15 +121,8 @@ class _Bench:
         return _done(json.loads(done.stdout or "{}"))
 
     def switch_api(self, target: str) -> dict[str, Any]:
-        change = self.rig.client.post("/v1/switch", {"target": target})["change"]
         self.resident = target
-        with self.rig.client.stream(f"/v1/changes/{change['id']}/events") as stream:
-            while change["finished"] is None:
-                message = stream.next(60.0)
-                if message is None:
-                    raise SystemExit("bench: the switch does not end")
-                change = json.loads(message[1])
-        return _done(change)
+        return follow(self.rig, target)
 
     # -- what came out ------------------------------------------------------------------------------------------------
 
@@ -187,12 +180,25 @@ class _Bench:
 _ORDER = (SHELL_10, SHELL_100, BARE, API, CTL, API_GATED, CTL_GATED)
 
 
+def follow(rig: Rig, target: str, patience: float = 60.0) -> dict[str, Any]:
+    """A switch by the API, to its end; the change."""
+    change: dict[str, Any] = rig.client.post("/v1/switch", {"target": target})["change"]
+    if change["finished"] is None:
+        with rig.client.stream(f"/v1/changes/{change['id']}/events") as stream:
+            while change["finished"] is None:
+                message = stream.next(patience)
+                if message is None:
+                    raise SystemExit("bench: the switch does not end")
+                change = json.loads(message[1])
+    return _done(change)
+
+
 def _between(change: dict[str, Any]) -> float:
     inside: float = sum(p["seconds"] for p in change["phases"])
     return float(change["finished"]) - float(change["created"]) - inside
 
 
 def _done(change: dict[str, Any]) -> dict[str, Any]:
-    if change.get("outcome") != "done":
+    if change.get("outcome") not in ("done", "already"):
         raise SystemExit(f"bench: the switch did not succeed: {change.get('message') or change}")
     return change

@@ -10,7 +10,7 @@ import pytest
 from fakes.doors import serving
 
 from agentd.errors import AgentdError, ConfigError, ConfigProblem
-from agentd.wire import LeaseRequest, SwitchRequest
+from agentd.wire import LeaseRequest, SleepCheckRequest, SwitchRequest
 
 
 async def test_switch_is_accepted_joined_and_refused(tmp_path: Path) -> None:
@@ -26,6 +26,26 @@ async def test_switch_is_accepted_joined_and_refused(tmp_path: Path) -> None:
         assert (code, again["joined"], again["change"]["id"]) == (202, True, body["change"]["id"])
         code, refused = await doors.json("POST", "/v1/switch", json={"target": "qwen"})
         assert (code, refused["kind"], refused["change"]) == (409, "conflict", body["change"]["id"])
+
+
+async def test_a_switch_for_somebodys_request_says_so(tmp_path: Path) -> None:
+    async with serving(tmp_path) as doors:
+        code, _ = await doors.json("POST", "/v1/switch", json={"target": "dolphin", "automatic": True})
+        assert code == 202
+        assert doors.ops.calls == [("switch", SwitchRequest("dolphin", automatic=True, origin="gateway"))]
+        code, body = await doors.json("POST", "/v1/switch", json={"target": "dolphin", "origin": "gateway"})
+        assert (code, body["kind"]) == (400, "bad-request"), "nobody names an origin of his own"
+
+
+async def test_sleep_check_is_a_change_of_a_known_model(tmp_path: Path) -> None:
+    async with serving(tmp_path) as doors:
+        code, body = await doors.json("POST", "/v1/models/sleep-check", json={"model": "qwen", "level": 2})
+        assert (code, body["change"]["kind"], body["change"]["target"]) == (202, "sleep-check", "qwen")
+        assert doors.ops.calls == [("sleep_check", SleepCheckRequest("qwen", 2))]
+        code, body = await doors.json("POST", "/v1/models/sleep-check", json={"model": "qwne"})
+        assert (code, body["hint"]) == (404, 'did you mean "qwen"?')
+        code, body = await doors.json("POST", "/v1/models/sleep-check", json={"model": "qwen", "level": 1.5})
+        assert (code, body["kind"]) == (400, "bad-request")
 
 
 async def test_dry_run_answers_with_a_plan(tmp_path: Path) -> None:

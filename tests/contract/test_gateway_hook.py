@@ -364,7 +364,7 @@ def test_asked_for_once_and_served(world: World) -> None:
     for one in asking:
         one.join(30)
     assert answers == ["asks"] * 10
-    assert world.asked == [{"target": "s-asks"}]
+    assert world.asked == [{"target": "s-asks", "automatic": True}]
 
 
 @pytest.mark.parametrize("kind", ["cooldown", "conflict"])

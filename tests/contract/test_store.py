@@ -226,12 +226,13 @@ async def test_a_newer_schema_is_refused_untouched(path: Path) -> None:
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     before = path.read_bytes()
     store = SqliteStore(path)
-    with pytest.raises(AgentdError, match="it has schema 2, this agentd knows up to 1") as caught:
+    known = len(MIGRATIONS)
+    with pytest.raises(AgentdError, match=f"it has schema {known + 1}, this agentd knows up to {known}") as caught:
         await store.open()
     assert caught.value.kind == "journal-newer"
     await store.close()
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
     assert len(before) == path.stat().st_size
 
 

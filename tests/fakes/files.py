@@ -8,6 +8,9 @@ from fnmatch import fnmatch
 
 from agentd.errors import AgentdError
 
+PROGRAMS = ("/home/u/.local/bin/vllm", "/usr/bin/vllm", "/srv/start")
+"""Of the units' command lines; they are there."""
+
 
 class FakeFiles:
     """`texts` is the disk; a path in `refuse` cannot be written (the others of its set are restored)."""
@@ -24,7 +27,11 @@ class FakeFiles:
 
     async def exists(self, path: str) -> bool:
         await asyncio.sleep(0)
-        return path in self.texts or any(known.startswith(path.rstrip("/") + "/") for known in self.texts)
+        return (
+            path in PROGRAMS
+            or path in self.texts
+            or any(known.startswith(path.rstrip("/") + "/") for known in self.texts)
+        )
 
     async def find(self, directory: str, pattern: str) -> tuple[str, ...]:
         await asyncio.sleep(0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 from agentd.ports import PortHolder, ProcessInfo
 
@@ -19,6 +19,7 @@ class FakeProcess:
     uid: int = 1000
     start: int = 0
     """0: as many ticks as its pid."""
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 class _Watch:
@@ -44,6 +45,8 @@ class FakeKernel:
         """Control group -> CPU seconds."""
         self.processes: dict[int, FakeProcess] = {}
         self.listeners: dict[int, PortHolder] = {}
+        self.sockets: dict[str, int] = {}
+        """Unix socket -> pid of who listens on it; 0 for one that the kernel does not tell us."""
         self.exit_listeners: list[Callable[[int], None]] = []
         """Other fakes that react to an exit (GPU memory, units)."""
         self.immune: Callable[[str], bool] = lambda unit: False
@@ -63,6 +66,8 @@ class FakeKernel:
             return
         for port in [p for p, holder in self.listeners.items() if holder.pid == pid]:
             del self.listeners[port]
+        for path in [p for p, holder in self.sockets.items() if holder == pid]:
+            del self.sockets[path]
         for listener in self.exit_listeners:
             listener(pid)
         for watch in self._watches.pop(pid, []):
@@ -107,6 +112,10 @@ class FakeKernel:
         process = self.processes.get(pid)
         return process.comm if process else ""
 
+    def variables(self, pid: int, names: Collection[str]) -> Mapping[str, str] | None:
+        found = self.processes.get(pid)
+        return None if found is None else {n: v for n, v in found.environment.items() if n in names}
+
     def process(self, pid: int) -> ProcessInfo | None:
         found = self.processes.get(pid)
         if found is None:
@@ -126,6 +135,13 @@ class FakeKernel:
 
     def port_holder(self, port: int) -> PortHolder | None:
         return self.listeners.get(port)
+
+    def socket_holder(self, path: str) -> PortHolder | None:
+        pid = self.sockets.get(path)
+        if pid is None:
+            return None
+        process = self.processes.get(pid)
+        return PortHolder(0, pid, process.comm, process.unit) if process is not None else PortHolder(0, 0, "", "")
 
     def memory_available(self) -> int:
         return self.available

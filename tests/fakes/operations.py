@@ -16,6 +16,8 @@ from agentd.engine.broadcast import Broadcast
 from agentd.errors import AgentdError, ConflictError
 from agentd.findings import Finding
 from agentd.gpu import Gpu, GpuSnapshot
+from agentd.model_facts import ModelFacts
+from agentd.runtimes import RuntimeStatus
 from agentd.types import (
     ActiveState,
     Change,
@@ -30,9 +32,18 @@ from agentd.types import (
     ServiceStatus,
     SlotStatus,
 )
-from agentd.wire import EXIT_CODES, LeaseRequest, PrecheckItem, SwitchPlan, SwitchRequest, UnloadRequest
+from agentd.wire import (
+    EXIT_CODES,
+    LeaseRequest,
+    PrecheckItem,
+    SleepCheckRequest,
+    SwitchPlan,
+    SwitchRequest,
+    UnloadRequest,
+)
 from fakes.gateways import FakeGateway
 from fakes.hardening import FakeHardening
+from fakes.profiles import FakeProfiles
 from fakes.stores import FakeRedis
 
 NOW = 1_800_000_000.0
@@ -60,10 +71,16 @@ class FakeOperations:
         self.gpu = GpuSnapshot("nvml", (Gpu(0, "GPU-1", "Test GPU", 24 << 30, 8 << 30, 16 << 30),), (), "", NOW)
         self.config_state = ConfigStatus(valid=True, loaded=NOW, attempted=NOW, files=("/etc/agentd/agentd.toml",))
         self.settings: Mapping[str, object] = {"settings": {"services": {"redis": {"url": "redis://:hunter2@h"}}}}
+        self.learned: dict[str, ModelFacts] = {}
         self.finding_list: list[Finding] = []
+        self.gpu_finding_list: list[Finding] = []
+        self.runtime_list: list[RuntimeStatus] = []
         self.hardening = FakeHardening()
         self.redis = FakeRedis()
         self.gateway = FakeGateway()
+        self.profiles = FakeProfiles()
+        self.model_fields: dict[str, dict[str, Any]] = {}
+        """Model -> fields of its status that a test wants otherwise."""
         self.event_list: list[Event] = []
         self.news: Broadcast[Event] = Broadcast()
         self.change_list: dict[str, Change] = {}
@@ -107,14 +124,24 @@ class FakeOperations:
     def slots(self) -> Sequence[SlotStatus]:
         return [self.slot]
 
+    def facts_of(self, model: str) -> ModelFacts:
+        return self.learned.get(model, ModelFacts(model))
+
     def models(self) -> Sequence[ModelStatus]:
         models = [s for s in self.service_list if s.role is Role.MODEL]
-        return [
+        made = (
             ModelStatus(m.name, "gpu0", m.unit, m.name, m.url, m.name == self.slot.resident, m.health) for m in models
-        ]
+        )
+        return [dataclasses.replace(m, **self.model_fields.get(m.name, {})) for m in made]
+
+    def runtimes(self) -> Sequence[RuntimeStatus]:
+        return self.runtime_list
 
     def gpus(self) -> GpuSnapshot:
         return self.gpu
+
+    def gpu_findings(self) -> Sequence[Finding]:
+        return self.gpu_finding_list
 
     def findings(self) -> Sequence[Finding]:
         return self.finding_list
@@ -168,6 +195,10 @@ class FakeOperations:
     async def unload(self, request: UnloadRequest) -> tuple[Change, bool]:
         await self._asked("unload", request)
         return self._begin("unload", None), False
+
+    async def sleep_check(self, request: SleepCheckRequest) -> tuple[Change, bool]:
+        await self._asked("sleep_check", request)
+        return self._begin("sleep-check", request.model), False
 
     async def lease(self, request: LeaseRequest) -> tuple[Change, bool]:
         await self._asked("lease", request)

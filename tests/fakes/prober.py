@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from agentd.core.addresses import split_http_socket
 from agentd.errors import AgentdError
 from agentd.ports import HttpAnswer
 
@@ -66,7 +67,8 @@ class FakeProber:
         json: object | None = None,
     ) -> HttpAnswer:
         parts = urlsplit(url)
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        unix = split_http_socket(url)
+        path = unix[1] if unix is not None else (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         request = Request(method, url, path, dict(headers or {}), json)
         self.requests.append(request)
         handler = self._handler(url)

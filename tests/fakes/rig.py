@@ -76,3 +76,30 @@ async def rig(resident: str | None = "qwen", **slot: object) -> Rig:
     made = manager_of(world, settings(**slot))
     await made.manager.start(settings(**slot))
     return made
+
+
+def sleep_settings(*names: str, switch: str = "sleep1", **slot: object) -> Settings:
+    """A slot whose models may sleep; ports from 8001 on."""
+    services = {}
+    for port, name in enumerate(names or ("qwen", "dolphin"), 8001):
+        spec = Model(slot="gpu0", served_name=name, path=f"/models/{name}", vram=14 * 1024**3, ready_timeout=20.0,
+                     drain_timeout=10.0, switch=switch)  # type: ignore[arg-type]  # fmt: skip
+        unit, url = f"vllm-{name}.service", f"http://127.0.0.1:{port}"
+        services[name] = Service(unit=unit, role="model", url=url, model=spec)
+    return Settings(slots={"gpu0": Slot(**slot)}, services=services)  # type: ignore[arg-type]
+
+
+async def sleepers(*names: str, resident: str | None = "qwen", switch: str = "sleep1", **slot: object) -> Rig:
+    """A machine whose models have sleep mode, with the drop-ins for it."""
+    world = FakeWorld()
+    config = sleep_settings(*names, switch=switch, **slot)
+    for name, service in config.services.items():
+        world.add_model(name, int(service.url.rpartition(":")[2]), vram=14 * 1024**3, load=4.0, dev_mode=True)
+        await world.files.apply({f"/models/{name}": "weights"})
+        world.weights.sizes[f"/models/{name}"] = 8 * 1024**3
+    world.guarded()
+    if resident:
+        world.serve_at_once(resident)
+    made = manager_of(world, config)
+    await made.manager.start(config)
+    return made

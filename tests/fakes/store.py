@@ -57,6 +57,11 @@ class FakeStore:
         await self._write()
         self.models[facts.name] = facts
 
+    async def forget_facts(self, models: Sequence[str]) -> None:
+        await self._write()
+        for name in models:
+            self.models.pop(name, None)
+
     async def facts(self) -> tuple[ModelFacts, ...]:
         return tuple(self.models.values())
 

@@ -96,6 +96,8 @@ class FakeUnits:
         self.on_death: list[Callable[[str], None]] = []
         self.refuse: dict[str, AgentdError] = {}
         """Method name -> the error that every call of it raises."""
+        self.guard: Callable[[str], frozenset[str]] = lambda unit: frozenset()
+        """Units that this one's ExecStartPre= stops."""
         self.lost_wakeups = False
         """True: nothing is announced, as when signals are lost."""
         self._clock = clock
@@ -275,7 +277,7 @@ class FakeUnits:
             other
             for name, other in self.units.items()
             if other is not unit and (name in unit.state.conflicts or unit.state.name in other.state.conflicts)
-        ]
+        ] + [self.units[name] for name in sorted(self.guard(unit.state.name))]
         for other in rivals:
             if other.state.active_state.up or other.job is not None:
                 self._stop(other)

@@ -17,6 +17,8 @@ class FakeWeights:
         self.cached: dict[str, int] = {}
         self.checked: list[tuple[str, bool]] = []
         self.bytes_per_second = 2 * 1024**3
+        self.worth = 64 * 1024**2
+        """Bytes of weights below which none are read."""
 
     async def weights(self, path: str) -> int:
         await asyncio.sleep(0)
@@ -29,6 +31,8 @@ class FakeWeights:
 
     async def warm(self, path: str, limit: int, told: Callable[[int, int], None]) -> int:
         whole = min(limit, self.sizes.get(path, 0))
+        if whole < self.worth:
+            return 0
         while self.cached.get(path, 0) < whole:
             await asyncio.sleep(0.1)
             self.cached[path] = min(whole, self.cached.get(path, 0) + self.bytes_per_second // 10)

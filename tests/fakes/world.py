@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from agentd.ports import HttpAnswer
+from agentd.core.addresses import split_http_socket
 from agentd.types import ActiveState
 
 from .clock import FakeClock
@@ -16,7 +16,9 @@ from .gpus import GIB, FakeGpus
 from .journal import FakeJournal
 from .kernel import FakeKernel
 from .notifier import FakeNotifier
+from .ollama import FakeOllama
 from .prober import FakeProber, Reply, Request, answer
+from .sleep import FakeSleep
 from .store import FakeStore
 from .units import Behaviour, FakeUnits
 from .weights import FakeWeights
@@ -47,6 +49,11 @@ class FakeModel:
     """/pause, /resume, /sleep, /wake_up, /is_sleeping and /is_paused exist."""
     paused: bool = False
     sleeping: bool = False
+    sleep: FakeSleep = field(default_factory=FakeSleep)
+    text: str = " four, five, six"
+    """What comes after any prompt; `texts` first, one for each completion of more than one token."""
+    texts: list[str] = field(default_factory=list)
+    version: str = "0.33.0"
     api_key: str = ""
     die_loading: tuple[float, int, str] | None = None
     """(seconds after the start, exit status, last journal line): it ends before it is ready."""
@@ -56,7 +63,12 @@ class FakeModel:
 
     @property
     def port(self) -> int:
-        return urlsplit(self.url).port or 80
+        return 0 if self.socket else urlsplit(self.url).port or 80
+
+    @property
+    def socket(self) -> str:
+        found = split_http_socket(self.url)
+        return found[0] if found is not None else ""
 
     @property
     def behaviour(self) -> Behaviour:
@@ -73,6 +85,7 @@ class FakeModel:
         loop = asyncio.get_running_loop()
         holder = self.world.units.units[self.unit].pids[-1]
         self.world.gpus.hold(holder, self.vram)
+        self.sleep.begin(self, holder)
         if self.die_loading is not None:
             seconds, status, line = self.die_loading
             self.timers.append(loop.call_later(seconds, self.crash, status, line))
@@ -80,7 +93,10 @@ class FakeModel:
             self.timers.append(loop.call_later(self.load, self._listen))
 
     def _listen(self) -> None:
-        if self.world.kernel.port_holder(self.port) is None:
+        if self.socket:
+            self.ready = True
+            self.world.kernel.sockets[self.socket] = self.pid
+        elif self.world.kernel.port_holder(self.port) is None:
             self.ready = True
             self.world.kernel.listen(self.port, self.pid)
         else:
@@ -88,6 +104,7 @@ class FakeModel:
 
     def ended(self) -> None:
         self.ready, self.pid = False, 0
+        self.sleep.end(self)
         for timer in self.timers:
             timer.cancel()
         self.timers.clear()
@@ -97,13 +114,15 @@ class FakeModel:
             return None
         if self.silent:
             return 3600.0
+        if self.sleep.dead and request.path != "/metrics":
+            return answer(503, {"error": "EngineDeadError"})
         path = request.path.partition("?")[0]
         guarded = path.startswith("/v1/")
         if guarded and self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
             return answer(401, {"error": "Unauthorized"})
         return self._route(path, request)
 
-    def _route(self, path: str, request: Request) -> HttpAnswer:
+    def _route(self, path: str, request: Request) -> Reply:
         served = self.served or self.name
         if path == "/health":
             return answer(self.health)
@@ -114,64 +133,29 @@ class FakeModel:
         if path == "/metrics" and self.metrics:
             counts = (("running", self.running), ("waiting", self.waiting))
             lines = [f'vllm:num_requests_{key}{{engine="0",model_name="{served}"}} {n}.0' for key, n in counts]
-            return answer(200, "\n".join(lines) + "\n")
+            return answer(200, "\n".join(lines + self.sleep.metric(self)) + "\n")
+        if path == "/version":
+            return answer(200, {"version": self.version})
         if self.dev_mode:
-            return self._dev(path)
+            return self.sleep.answer(self, request)
         return answer(404, {"detail": "Not Found"})
 
-    def _complete(self, served: str, request: Request) -> HttpAnswer:
+    def _complete(self, served: str, request: Request) -> Reply:
         wanted = request.json.get("model") if isinstance(request.json, dict) else None
         if wanted != served:
             return answer(404, {"error": {"message": f"The model `{wanted}` does not exist."}})
         if self.paused:
             return answer(503, {"error": {"code": "engine_paused"}})
+        if self.sleeping:
+            return 3600.0  # Accepted, queued, and never answered.
         if self.canary != 200:
             return answer(self.canary, {"error": {"message": "internal error"}})
-        return answer(200, {"model": served, "choices": [{"text": "a", "message": {"content": "a"}}]})
-
-    def _dev(self, path: str) -> HttpAnswer:
-        if path in ("/pause", "/resume"):
-            self.paused = path == "/pause"
-            return answer(200, {"status": "paused" if self.paused else "resumed"})
-        if path in ("/sleep", "/wake_up"):
-            self.sleeping = path == "/sleep"
-            self.paused = self.paused and self.sleeping
-            self.world.gpus.hold(self.pid, GIB if self.sleeping else self.vram)
-            return answer(200, {"status": "sleeping" if self.sleeping else "awake"})
-        flags: dict[str, Any] = {"/is_sleeping": self.sleeping, "/is_paused": self.paused}
-        return answer(200, {path[1:]: flags[path]}) if path in flags else answer(404)
-
-
-@dataclass
-class FakeOllama:
-    """/api/ps and unloading by keep_alive 0; `loaded` maps model -> bytes of GPU memory."""
-
-    unit: str
-    url: str
-    world: FakeWorld
-    loaded: dict[str, int] = field(default_factory=dict)
-    unload_seconds: float = 0.5
-    stubborn: bool = False
-    pids: dict[str, int] = field(default_factory=dict)
-
-    def load(self, model: str, size: int) -> None:
-        self.loaded[model] = size
-        self.pids[model] = self.world.kernel.spawn("ollama", unit=self.unit, control_group=f"/app.slice/{self.unit}/r")
-        self.world.gpus.hold(self.pids[model], size)
-
-    def reply(self, request: Request) -> Reply:
-        if request.path == "/api/ps":
-            models = [{"name": name, "model": name, "size_vram": size} for name, size in self.loaded.items()]
-            return answer(200, {"models": models})
-        if request.path in ("/api/generate", "/api/chat") and isinstance(request.json, dict):
-            if request.json.get("keep_alive") == 0 and not self.stubborn:
-                asyncio.get_running_loop().call_later(self.unload_seconds, self._unload, request.json.get("model"))
-            return answer(200, {"done": True, "done_reason": "unload"})
-        return answer(200 if request.path in ("/", "/api/version") else 404, "Ollama is running")
-
-    def _unload(self, model: str) -> None:
-        if self.loaded.pop(model, None) is not None:
-            self.world.kernel.exit(self.pids.pop(model))
+        text = self.text
+        if self.texts and request.json.get("max_tokens", 1) > 1:
+            text = self.texts.pop(0)
+        if self.sleep.garbled:
+            text = "!!!!!!!!"
+        return answer(200, {"model": served, "choices": [{"text": text, "message": {"content": text}}]})
 
 
 class FakeWorld:
@@ -196,11 +180,19 @@ class FakeWorld:
         self.units.on_death.append(self._died)
 
     def add_model(
-        self, name: str, port: int, *, unit: str = "", behaviour: Behaviour | None = None, **settings: Any
+        self,
+        name: str,
+        port: int,
+        *,
+        unit: str = "",
+        url: str = "",
+        behaviour: Behaviour | None = None,
+        **settings: Any,
     ) -> FakeModel:
-        """A unit `vllm-NAME.service` and the server behind it; `settings` are fields of FakeModel."""
+        """A unit `vllm-NAME.service` and the server behind it; `settings` are fields of FakeModel. `url`: that of a
+        unix socket, instead of the port."""
         unit = unit or f"vllm-{name}.service"
-        model = FakeModel(name, unit, f"http://127.0.0.1:{port}", self, **settings)
+        model = FakeModel(name, unit, url or f"http://127.0.0.1:{port}", self, **settings)
         self.models[name] = self._by_unit[unit] = model
         self.units.add(unit, behaviour or Behaviour(comm="vllm"))
         self.prober.serve(model.url, model.reply)
@@ -209,6 +201,7 @@ class FakeWorld:
     def add_ollama(self, port: int = 11434, unit: str = "ollama.service") -> FakeOllama:
         ollama = FakeOllama(unit, f"http://127.0.0.1:{port}", self)
         self.units.add(unit, Behaviour(comm="ollama"), active=True)
+        self.units.on_death.append(lambda died: ollama.ended() if died == unit else None)
         self.prober.serve(ollama.url, ollama.reply)
         return ollama
 
@@ -231,6 +224,19 @@ class FakeWorld:
         for index, unit in enumerate(units):
             others = frozenset(units) - {unit}
             self.units.change(unit, conflicts=others, after=frozenset(units[:index]))
+
+    def guarded(self) -> None:
+        """What the drop-ins do where models may sleep: a start stops the others that are up and awake."""
+        self.exclusive()
+        for model in self.models.values():
+            self.units.change(model.unit, conflicts=frozenset())
+        self.units.guard = self._rivals
+
+    def _rivals(self, unit: str) -> frozenset[str]:
+        """Up, or about to be: a unit whose guard is at work is "activating" already."""
+        rivals = [m for m in self.models.values() if m.unit != unit]
+        found = [m for m in rivals if self.units.units[m.unit].job or self.units.state(m.unit).active_state.up]
+        return frozenset(m.unit for m in found if not m.sleeping)
 
     def serving(self) -> list[str]:
         """Names of the models that answer now."""

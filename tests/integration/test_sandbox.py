@@ -299,6 +299,7 @@ def test_the_guided_run() -> None:
         "CUDA out of memory",
         "qwen serves again",
         "agentctl shows it",
+        "nova woken from level 1",
     ):
         assert text in done.stdout
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ FAILURES: dict[str, tuple[Callable[[Stack], None], str]] = {
     "wrong model name": (acting(fail="wrong-name"), "serves not-dolphin, not dolphin"),
     "canary answers 500": (acting(fail="canary-500"), "a one-token completion answered 500"),
     "API key of another server": (key_wrong, "answered 401 (the API key in api_key_file is not the server's"),
-    "GPU memory cannot be had": (acting(vram_bytes=64 * 1024**3), "less than desired GPU memory utilization"),
+    "GPU memory cannot be had": (acting(vram_bytes=64 * 1024**3), "not enough free GPU memory (15.75G of 16G free"),
 }  # fmt: skip
 
 
@@ -262,7 +263,7 @@ def test_a_child_that_left_the_cgroup_is_a_stranger_that_precheck_names(bare_sta
     assert set(stack.claims()) - stack.pids(QWEN)
     with switching(stack) as (done, _):
         assert done.code == REFUSED, done
-        assert "held by others: VLLM::EngineCor 14.4G" in done.err, done.err
+        assert re.search(r"held by others: VLLM::EngineCor \(pid \d+, 14.4G\)", done.err), done.err
         assert stack.answers("qwen")
     assert stack.show(QWEN, "InvocationID") == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 from fakes import FakeFiles, FakeStore, FakeUnits, FakeWorld
 
@@ -29,6 +30,18 @@ def settings(*, exclusive: bool = True, gate: bool = False, models: tuple[str, .
 
     slots = {"gpu0": Slot(exclusive=exclusive)} if models else {}
     return Settings(slots=slots, services={name: model(name) for name in models})
+
+
+def sleepy(switch: str = "sleep1", **slot: object) -> Settings:
+    """dolphin may sleep, qwen may not."""
+    made = settings()
+    spec = made.services["dolphin"].model
+    assert spec is not None
+    dolphin = msgspec.structs.replace(
+        made.services["dolphin"], model=msgspec.structs.replace(spec, switch=switch), url="http://127.0.0.1:8002"
+    )
+    services = {**made.services, "dolphin": dolphin}
+    return msgspec.structs.replace(made, services=services, slots={"gpu0": Slot(**slot)})  # type: ignore[arg-type]
 
 
 class LoadingUnits(FakeUnits):
@@ -256,3 +269,17 @@ async def test_what_is_edited_later_is_seen_after_the_reload_that_takes_it_in() 
     await it.units.reload()
     await it.manager.ensure()
     assert list(it.verdicts().values()) == ["drift"]
+
+
+async def test_where_a_model_may_sleep_a_guard_takes_the_place_of_the_conflict_and_back() -> None:
+    it = rig()
+    await it.manager.apply(settings())
+    await it.manager.apply(sleepy())
+    guard = "ExecStartPre=+/home/user/.local/bin/agentctl models guard"
+    assert f"{guard} {A} -- {B}=http://127.0.0.1:8001" in it.files.texts[EXCLUSIVE[A]]
+    assert f"{guard} {B} -- {A}=http://127.0.0.1:8002" in it.files.texts[EXCLUSIVE[B]]
+    assert it.units.state(A).conflicts == frozenset()
+    assert it.manager.findings() == (), "no conflict is missed where a guard stands"
+    await it.manager.apply(sleepy(max_sleepers=0))
+    assert it.units.state(A).conflicts == {B}
+    assert it.manager.findings() == ()

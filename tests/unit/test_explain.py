@@ -132,6 +132,17 @@ FREE = "ValueError: Free memory on device (3.5/24.0 GiB) on startup is less than
         (["Started x.service - X.", "x.service: Failed with result 'exit-code'."], ""),
         ([], ""),
         (["x" * 1000], "x" * 239 + "…"),
+        (
+            [
+                "(Worker pid=7) ERROR 11-21 23:08:35 [multiproc_executor.py:900] safetensors_rust.SafetensorError: "
+                "Error while deserializing header: incomplete metadata, file not fully covered",
+                "(EngineCore pid=5) ERROR 11-21 23:08:36 [core.py:1510] Exception: WorkerProc initialization failed "
+                "due to an exception in a background process. See stack trace for root cause.",
+                "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+            ],
+            "safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata, file not fully "
+            "covered",
+        ),
     ],
 )
 def test_last_words(lines: list[str], words: str) -> None:
@@ -170,6 +181,14 @@ def test_systemds_own_exit_statuses_are_all_named() -> None:
 )
 def test_redact(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    "piece", ["-", "a-", "a.", "key-", "password= ", "--password ", "a://", "sk-", "Bearer ", " ="]
+)
+def test_redact_takes_time_by_length_alone(piece: str) -> None:
+    """Anybody writes lines. One pattern that looks far ahead from every place would need hours for these."""
+    redact(piece * 100_000)
 
 
 @pytest.mark.parametrize(

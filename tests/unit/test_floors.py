@@ -21,16 +21,21 @@ SOURCE = ROOT / "agentd"
 MAX_LINES = 300
 
 _BASE = frozenset(
-    {"errors", "types", "findings", "evidence", "paths", "resources", "stores", "gateway", "gpu", "model_facts"}
+    {
+        *("errors", "types", "findings", "evidence", "paths", "resources", "stores", "gateway", "gpu", "model_facts"),
+        "runtimes",
+    }
 )
 _CORE = _BASE | {"core", "wire"}
 _PORTS = _CORE | {"ports", "ports_backup", "ports_gateway", "ports_hardening", "ports_models", "ports_redis"}
 _MANAGERS = _PORTS | {"engine", "managers"}
+_PARTS = frozenset({"gateway_parts", "hardening", "profile_parts", "redis_parts"})
 _ALL = _MANAGERS | {"adapters", "metrics", "api", "logs"}
 _FOR_COMMANDS = (
     *("hostsetup", "offline", "offline_redis", "offline_redis_file"),
     *("offline_gateway", "offline_gateway_edit", "offline_gateway_import", "offline_prove", "offline_rotation"),
-    *("offline_secrets", "offline_serve", "offline_smoke"),
+    *("offline_secrets", "offline_serve", "offline_smoke", "offline_profile"),
+    *("offline_models", "offline_models_look", "offline_models_plan"),
 )
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
@@ -39,12 +44,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "evidence": frozenset({"types"}),
     "gpu": frozenset(),
     "model_facts": frozenset(),
+    "runtimes": frozenset(),
     "stores": frozenset({"types", "findings"}),
     "gateway": frozenset({"types", "findings"}),
     "gateway_runtime": frozenset({"gateway_runtime"}),
     "paths": frozenset(),
     "resources": frozenset({"paths"}),
-    "core": frozenset({"errors", "types", "findings", "evidence", "stores", "gateway", "gpu", "model_facts", "core"}),
+    "core": frozenset({"errors", "types", "findings", "evidence", "stores", "gateway", "gpu", "model_facts", "core"})
+    | {"runtimes"},
     "wire": frozenset({"errors", "types", "findings", "evidence", "gpu", "model_facts"}),
     "ports": _CORE,
     "ports_hardening": _PORTS,
@@ -63,6 +70,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "offline_gateway": _ALL | {"offline", "offline_gateway"},
     "offline_gateway_edit": _ALL | {"offline_gateway"},
     "offline_gateway_import": _ALL | {"offline_gateway", "offline_secrets"},
+    "offline_models": _ALL | {"offline", "offline_models_plan"},
+    "offline_models_look": _ALL | {"offline"},
+    "offline_models_plan": _ALL | {"offline_gateway"},
     "offline_prove": _ALL | {"sandbox", "offline_gateway"},
     "offline_rotation": _ALL | {"offline_gateway", "offline_secrets"},
     "offline_secrets": _ALL | {"offline_gateway"},
@@ -75,16 +85,19 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "offline_redis_server": _ALL,
     "hostsetup": _ALL,
     "reload": _ALL,
-    "surface": _ALL | {"surface_gateway", "surface_hardening", "surface_redis"},
+    "surface": _ALL | {"surface_gateway", "surface_hardening", "surface_profile", "surface_redis"},
     "surface_gateway": _ALL,
     "surface_hardening": _ALL,
+    "surface_profile": _ALL,
     "surface_redis": _ALL,
     "telemetry": _ALL | {"telemetry"},
     "door": _ALL | {"door"},
     "hardening": _ALL | {"surface_hardening"},
     "gateway_parts": _ALL | {"surface_gateway"},
     "redis_parts": _ALL | {"surface_redis"},
-    "daemon": _ALL | {"daemon", "door", "gateway_parts", "hardening", "redis_parts", "reload", "surface", "telemetry"},
+    "offline_profile": _ALL,
+    "profile_parts": _ALL | {"hardening", "offline_profile", "surface_profile"},
+    "daemon": _ALL | {"daemon", "door", "reload", "surface", "telemetry"} | _PARTS,
     "__main__": _ALL | {"daemon", "offline"},
     "client": _BASE | {"wire", "client"},
     "sandbox": _BASE | {"wire", "client", "sandbox"},
@@ -106,7 +119,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "litellm": ("agentd/gateway_runtime/",),
     "msgspec": ("agentd/core/",),
     "prometheus_client": ("agentd/metrics.py", "agentd/metrics/", "agentd/api/"),
-    "pynvml": ("agentd/adapters/gpus.py",),
+    "pynvml": ("agentd/adapters/gpu_nvml.py",),
     "pystemd": ("agentd/adapters/offline_systemd.py",),
     "redis": ("agentd/adapters/probe.py", "agentd/adapters/redis_wire.py"),
     "structlog": ("agentd/logs.py",),

@@ -312,6 +312,13 @@ def test_the_unit_of_an_unnamed_port_comes_from_the_services() -> None:
     assert "port-in-use" not in ids(catalog, services={}, listeners={8001: Listener(7, "nc")})
 
 
+def test_a_service_on_a_unix_socket_is_out_of_litellms_reach() -> None:
+    provider = replace(SMALL.providers[0], service="p")
+    for url, wanted in (("http+unix:///run/p.sock", {"base-url"}), ("http://127.0.0.1:8001", set())):
+        found = check(replace(SMALL, providers=(provider,)), Facts(services={"p": ServiceFact("p.service", url)}))
+        assert {problem.check for problem in found if "unix socket" in problem.text} == wanted
+
+
 def test_a_variable_may_be_set_in_the_config_itself() -> None:
     policy = replace(SMALL.policy, litellm={"environment_variables": {"LITELLM_MASTER_KEY": "os.environ/OTHER"}})
     found = [p.value for p in check(replace(SMALL, policy=policy), Facts(environment=Secrets({"OTHER": "x"})))]

@@ -19,6 +19,7 @@ from agentd.metrics import collectors
 from agentd.metrics.exposition import Exposition
 from agentd.metrics.recorder import ChangeRecorder, Histogram, lag_histogram
 from agentd.metrics.view import HardeningView, MetricsView
+from agentd.model_facts import ModelFacts, ModelNow, SleepFacts
 from agentd.types import Change, Outcome, PhaseRecord, ProbeKind, ProbeStatus, SlotStatus
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -34,10 +35,16 @@ def change(outcome: Outcome | None = Outcome.DONE, **more: object) -> Change:
     return Change(**(values | more))  # type: ignore[arg-type]
 
 
+SLEEP = (SleepFacts(1, sleep_seconds=1.5, wake_seconds=0.5, residual=1 << 30), SleepFacts(2, broken="garbage"))
+QWEN = ModelNow("qwen", "gpu0", "asleep", 1, ModelFacts("qwen", vram=14 << 30, load_seconds=42.0, sleep=SLEEP))
+
+
 def full_view() -> MetricsView:
     ops, recorder, lag = FakeOperations(), ChangeRecorder(), lag_histogram()
-    recorder.record(change())
-    recorder.record(change(Outcome.ROLLED_BACK))
+    recorder.record(change(way="cold"))
+    recorder.record(change(Outcome.ROLLED_BACK, way="cold"))
+    recorder.record(change(way="wake", phases=()))
+    recorder.record(change(Outcome.ROLLED_BACK, phases=()))
     recorder.record(change(Outcome.REFUSED, previous=None))
     recorder.record(change(kind="lease", target=None))
     lag.observe(0.0004)
@@ -48,7 +55,7 @@ def full_view() -> MetricsView:
     return MetricsView(
         "0.1.0", NOW, True, (first, unknown, ops.service_list[2]), (ops.slot,), gpus,
         {(0, "vllm-qwen.service"): 8 << 30}, (change(None),), recorder.totals(), True, NOW, True, 2,
-        {"units": 0.5}, lag.snapshot(),
+        {"units": 0.5}, lag.snapshot(), models=(QWEN, ModelNow("dolphin", "gpu0", "stopped", off="by profile cpu")),
     )  # fmt: skip
 
 
@@ -99,16 +106,20 @@ def test_services_and_probes(found: Samples) -> None:
 
 def test_switches(found: Samples) -> None:
     pair = {"from": "qwen", "to": "dolphin"}
-    assert of(found, "agentd_switch_total", result="done", **pair) == 1
-    assert of(found, "agentd_switch_total", result="rolled-back", **pair) == 1
+    assert of(found, "agentd_switch_total", result="done", **pair) == 2
+    assert of(found, "agentd_switch_total", result="rolled-back", **pair) == 2
     assert of(found, "agentd_switch_total", result="refused", **{"from": "none", "to": "dolphin"}) == 1
-    assert of(found, "agentd_switch_duration_seconds_count", **pair) == 2
-    assert of(found, "agentd_switch_duration_seconds_sum", **pair) == 84
-    assert of(found, "agentd_switch_duration_seconds_bucket", le="30.0", **pair) == 0
-    assert of(found, "agentd_switch_duration_seconds_bucket", le="45.0", **pair) == 2
-    assert of(found, "agentd_switch_duration_seconds_bucket", le="+Inf", **pair) == 2
+    cold = pair | {"way": "cold"}
+    assert of(found, "agentd_switch_duration_seconds_count", **cold) == 2
+    assert of(found, "agentd_switch_duration_seconds_sum", **cold) == 84
+    assert of(found, "agentd_switch_duration_seconds_bucket", le="30.0", **cold) == 0
+    assert of(found, "agentd_switch_duration_seconds_bucket", le="45.0", **cold) == 2
+    assert of(found, "agentd_switch_duration_seconds_bucket", le="+Inf", **cold) == 2
+    assert of(found, "agentd_switch_duration_seconds_count", way="wake", **pair) == 1
+    assert of(found, "agentd_switch_duration_seconds_count", way="unknown", **pair) == 1
     # A refusal takes no time that tells what a switch costs.
-    assert of(found, "agentd_switch_duration_seconds_count", **{"from": "none", "to": "dolphin"}) is None
+    none = {"from": "none", "to": "dolphin", "way": "unknown"}
+    assert of(found, "agentd_switch_duration_seconds_count", **none) is None
     assert of(found, "agentd_switch_phase_duration_seconds_count", phase="start", to="dolphin") == 3
     assert of(found, "agentd_switch_phase_duration_seconds_count", phase="verify", to="dolphin") is None
     assert of(found, "agentd_change_total", kind="lease", outcome="done") == 1
@@ -133,6 +144,24 @@ def test_slots_gpus_and_daemon(found: Samples) -> None:
     assert any(name == "process_open_fds" for name, _ in found)
     for collector in collectors.COLLECTORS:
         assert of(found, "agentd_collector_success", collector=collector) == 1
+
+
+def test_models(found: Samples) -> None:
+    assert of(found, "agentd_model_state", model="qwen", state="asleep") == 1
+    assert of(found, "agentd_model_state", model="qwen", state="resident") == 0
+    assert of(found, "agentd_model_state", model="dolphin", state="stopped") == 1
+    assert of(found, "agentd_model_enabled", model="qwen") == 1
+    assert of(found, "agentd_model_enabled", model="dolphin") == 0
+    assert of(found, "agentd_model_load_seconds", model="qwen") == 42
+    assert of(found, "agentd_model_vram_bytes", model="qwen") == 14 << 30
+    assert of(found, "agentd_model_sleep_seconds", model="qwen", level="1") == 1.5
+    assert of(found, "agentd_model_wake_seconds", model="qwen", level="1") == 0.5
+    assert of(found, "agentd_model_sleep_residual_bytes", model="qwen", level="1") == 1 << 30
+    assert of(found, "agentd_model_sleep_broken", model="qwen", level="1") == 0
+    assert of(found, "agentd_model_sleep_broken", model="qwen", level="2") == 1
+    # What was never measured is not 0.
+    assert of(found, "agentd_model_load_seconds", model="dolphin") is None
+    assert of(found, "agentd_model_wake_seconds", model="qwen", level="2") is None
 
 
 def test_states_of_a_slot_that_went_wrong() -> None:

@@ -42,6 +42,10 @@ FAULTS: dict[str, tuple[Callable[[FakeWorld], None], Outcome, str]] = {
     "model path missing": (
         lambda w: w.files.texts.pop("/models/dolphin"), Outcome.REFUSED, "/models/dolphin does not exist",
     ),
+    "program missing": (
+        lambda w: w.units.change("vllm-dolphin.service", exec_start=("/opt/vllm/bin/vllm", "serve")), Outcome.REFUSED,
+        "the program of vllm-dolphin.service is not there: /opt/vllm/bin/vllm",
+    ),
     "port taken by a stranger": (
         lambda w: w.kernel.listen(8002, w.kernel.spawn("nginx")), Outcome.REFUSED, "port 8002 is taken by nginx",
     ),
@@ -119,6 +123,20 @@ async def test_a_process_that_ignores_sigterm_is_killed_and_the_switch_goes_on()
     assert r.world.serving() == ["dolphin"]
 
 
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_server_that_does_not_heed_sigterm_while_it_loads_is_not_waited_for(answered: bool) -> None:
+    r = await rig()
+    target = r.world.models["dolphin"]
+    target.never_ready, target.canary = not answered, 500
+    target.behaviour.ignore_sigterm = True
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.ROLLED_BACK, change
+    (cleanup,) = [p for p in change.phases if p.phase == "cleanup"]
+    assert cleanup.seconds is not None
+    assert cleanup.seconds > 60 if answered else cleanup.seconds < 10, cleanup
+    assert r.world.serving() == ["qwen"]
+
+
 async def test_an_orphan_child_is_killed_before_the_target_starts() -> None:
     r = await rig()
     r.world.models["qwen"].behaviour.orphan = True
@@ -168,6 +186,25 @@ async def test_cancel_while_loading_goes_back() -> None:
     ended = await r.end(change)
     assert ended.outcome is Outcome.ROLLED_BACK
     assert r.world.serving() == ["qwen"]
+
+
+@pytest.mark.parametrize(
+    ("drain", "running", "dev_mode"), [(0.0, 1, False), (0.0, 1, True), (3.0, 1, False), (0.0, 0, False)]
+)
+async def test_a_server_whose_requests_are_cut_off_is_not_waited_for(
+    drain: float, running: int, dev_mode: bool
+) -> None:
+    r = await rig()
+    resident = r.world.models["qwen"]
+    resident.running, resident.dev_mode = running, dev_mode
+    resident.behaviour.ignore_sigterm = True
+    change = await r.switch("dolphin", drain=drain)
+    assert change.outcome is Outcome.DONE, change
+    (release,) = [p for p in change.phases if p.phase == "release"]
+    assert release.seconds is not None
+    assert release.seconds < 20 if running else release.seconds > 60, release
+    aborted = [q for q in r.world.prober.requests if q.path == "/pause?mode=abort"]
+    assert bool(aborted) == bool(running)
 
 
 async def test_drain_waits_for_requests_and_refuses_or_aborts_by_policy() -> None:

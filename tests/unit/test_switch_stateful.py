@@ -18,9 +18,10 @@ from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
 
 MODELS = st.sampled_from(["qwen", "dolphin"])
 FAULTS = st.sampled_from(
-    ["never_ready", "canary", "served", "die", "ignore_sigterm", "orphan", "exit_on_start", "none"]
+    ["never_ready", "canary", "served", "die", "gate", "ignore_sigterm", "orphan", "exit_on_start", "none"]
 )
 ALIVE = ("active", "activating")
+GATE = "ValueError: Free memory on device (3.5/24.0 GiB) on startup is less than desired GPU memory utilization (0.9)."
 
 
 class SlotMachine(RuleBasedStateMachine):
@@ -88,6 +89,8 @@ class SlotMachine(RuleBasedStateMachine):
                 model.served = "other"
             case "die":
                 model.die_loading = (2.0, 1, "boom")
+            case "gate":
+                model.die_loading = (2.0, 1, GATE)
             case "ignore_sigterm" | "orphan":
                 setattr(behaviour, fault, True)
             case "exit_on_start":
@@ -155,7 +158,9 @@ class SlotMachine(RuleBasedStateMachine):
         assert not await self.r.world.store.open_changes()
         for change in self.r.world.store.saved.values():
             assert change.outcome is not None
-            assert sum(p.phase == "start" for p in change.phases) <= 1
+            retries = sum(p.result == "retry" for p in change.phases)
+            assert retries <= 1
+            assert sum(p.phase == "start" for p in change.phases) <= 1 + retries
         await self.r.manager.close()
 
 

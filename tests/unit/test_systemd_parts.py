@@ -58,6 +58,16 @@ def test_state_of_unknown_and_missing_properties() -> None:
     assert (state.load_error, state.main_pid) == ("Unit x.service not found.", 4)
 
 
+def test_command_line_and_limit_of_a_service() -> None:
+    command = ["/bin/vllm", ["/bin/vllm", "serve", "--gpu-memory-utilization", "${SHARE}", "$TOKEN"], False, 0, 0]
+    state = unit_state(
+        "x.service", {}, {"ExecStart": [command], "Environment": ["SHARE=0.8", "TOKEN=t"], "MemoryMax": 1 << 30}
+    )
+    assert state.exec_start == ("/bin/vllm", "serve", "--gpu-memory-utilization", "0.8", "$TOKEN")
+    assert state.memory_max == 1 << 30
+    assert unit_state("x.service", {}, {"MemoryMax": 2**64 - 1, "ExecStart": []}).memory_max is None
+
+
 async def test_result_before_the_reply_is_kept_for_it() -> None:
     jobs = Jobs()
     with jobs.queueing():

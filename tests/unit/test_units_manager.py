@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from fakes import Behaviour, FakeWorld, answer
 
@@ -357,6 +358,44 @@ async def test_a_model_is_revived_by_its_slot_alone(resident: str | None, expect
     assert it.revived[:1] == expected
     assert ("reset_failed", "web.service") not in it.world.units.calls
     assert ("service.backoff" in it.kinds()) == bool(expected), "what is not wanted is not announced either"
+
+
+async def test_a_model_that_sleeps_is_asleep_whatever_its_probes_say_and_is_not_restarted() -> None:
+    service = model_service()
+    live = probe(period=2.0, failure_threshold=2)
+    it = await rig({"web": msgspec.structs.replace(service, liveness=live, on_liveness="restart")})
+    await up(it)
+    assert it.service().health is Health.READY
+    it.board.put_slot(SlotStatus("gpu0", "active", ("web", "other"), resident="other", sleeping=("web",)))
+    assert it.service().health is Health.ASLEEP
+    it.status = 503
+    await it.world.clock.advance(10)
+    assert it.service().health is Health.UNREADY
+    assert it.restarted == []
+    it.status = 200
+    await it.world.clock.advance(10)
+    assert it.service().health is Health.ASLEEP
+    it.board.put_slot(SlotStatus("gpu0", "active", ("web", "other"), resident="web"))
+    assert it.service().health is Health.READY
+
+
+async def test_what_was_not_read_yet_is_not_called_missing() -> None:
+    """A service whose configuration changed, or that is new, is spoken of only once its unit was read."""
+    services = {
+        "store": web(unit="store.service"),
+        "web": msgspec.structs.replace(model_service(), depends_on=("store",)),
+    }
+    it = await rig(services)
+    assert it.told() == []
+    await up(it)
+    assert it.service().health is Health.DEGRADED
+    changed = msgspec.structs.replace(services["web"], readiness=probe(period=2.0))
+    settings = Settings(services={**services, "web": changed}, slots={"gpu0": Slot()})
+    await it.manager.apply(settings)
+    it.board.put_slot(SlotStatus("gpu0", "active", ("web", "other"), resident="other", sleeping=("web",)))
+    await up(it, "store.service")
+    assert it.service().health is Health.ASLEEP
+    assert "missing" not in it.told()
 
 
 # -- liveness ---------------------------------------------------------------------------------------------------------

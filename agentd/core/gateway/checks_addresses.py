@@ -18,13 +18,21 @@ _ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/models", "/a
 
 def base_url(context: Context) -> Iterator[Problem]:
     for provider in context.providers.values():
-        found = _wrong(provider) if provider.base_url else None
+        found = (_wrong(provider) if provider.base_url else None) or _on_a_socket(context, provider)
         if found is None:
             continue
         severity, text, fix = found
         severity = WARNING if severity is ERROR and not provider.enabled else severity
         shown = without_credentials(provider.base_url)
         yield Problem("base-url", severity, place_of(provider, "base_url", "port"), shown, text, fix)
+
+
+def _on_a_socket(context: Context, provider: Provider) -> tuple[Severity, str, str] | None:
+    service = (context.facts.services or {}).get(provider.service)
+    if service is None or not service.url.startswith("http+unix:"):
+        return None
+    text = f'"{provider.name}" is the service {provider.service}, which answers on a unix socket: LiteLLM reaches none'
+    return WARNING, text, f"give {provider.service} a port, or another service to the provider"
 
 
 def _wrong(provider: Provider) -> tuple[Severity, str, str] | None:

@@ -119,7 +119,7 @@ class HardeningManager:
 
     async def apply(self, settings: Settings) -> None:
         self._settings = settings
-        units = {service.unit for service in settings.services.values()} if settings.hardening.verify else set()
+        units = _verified(settings)
         for known in (self._reports, self._proofs, self._seen):
             for gone in set(known) - units:
                 known.pop(gone)
@@ -180,9 +180,7 @@ class HardeningManager:
     # -- work -------------------------------------------------------------------------------------------------
 
     def _units(self) -> set[str]:
-        if not self._settings.hardening.verify:
-            return set()
-        return {service.unit for service in self._settings.services.values()}
+        return _verified(self._settings)
 
     def _kick(self) -> None:
         if (self._stale or self._host_stale) and (self._task is None or self._task.done()):
@@ -289,3 +287,9 @@ def _concerns(path: str, unit: str) -> bool:
         return False
     stem = parent.removesuffix(".d").removesuffix(".service")
     return parent == "service.d" or unit.startswith(stem) or unit.partition("@")[0] == stem.rstrip("@")
+
+
+def _verified(settings: Settings) -> set[str]:
+    if not settings.hardening.verify:
+        return set()
+    return {service.unit for service in settings.services.values() if service.own_unit}

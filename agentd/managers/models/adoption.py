@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from agentd.core.explain import explain
 from agentd.core.switch import State
 from agentd.engine.events import EventLog
+from agentd.managers.models import dozing
+from agentd.managers.models.failure import why_ended
 from agentd.managers.models.slot import SlotOwner
 from agentd.types import ActiveState
 
@@ -17,19 +18,25 @@ async def look(owner: SlotOwner, events: EventLog) -> None:
     """Compare the slot with reality and take note; the only thing it ever stops is a second model."""
     if owner.busy():
         return
+    undisturbed = owner.still()
     states = await owner.ctx.briefs()
-    if owner.busy():
+    if not undisturbed():
         return  # A request came in while systemd was asked; its own reads count now.
-    running = [name for name in owner.ctx.models if states[name].active_state in RUNNING]
+    sleeping = await dozing.look(owner, events, states)
+    if not undisturbed():
+        return
+    running = [n for n in owner.ctx.models if states[n].active_state in RUNNING and n not in sleeping]
     if len(running) > 1 and owner.ctx.slot.exclusive:
         running = await _keep_one(owner, events, running)
+        if not undisturbed():
+            return
     resident = owner.resident if owner.resident in running else (running[0] if running else None)
     if resident == owner.resident:
         return
     if resident is None and any(states[name].job in ("start", "restart") for name in owner.ctx.models):
         return  # Between the stop of one model and the start of the other; the start's own news leads here again.
     if resident is None:
-        await _lost(owner, events)
+        await _lost(owner, events, asleep=owner.resident in sleeping)
     else:
         await _adopt(owner, events, resident)
 
@@ -49,23 +56,22 @@ async def _adopt(owner: SlotOwner, events: EventLog, resident: str) -> None:
     owner.publish()
 
 
-async def _lost(owner: SlotOwner, events: EventLog) -> None:
-    gone, owner.resident = owner.resident, None
+async def _lost(owner: SlotOwner, events: EventLog, *, asleep: bool) -> None:
+    """All is asked first, then noted at once: a change that begins meanwhile finds the slot as it was, or as it is."""
+    gone, undisturbed = owner.resident, owner.still()
     assert gone is not None
-    model = owner.ctx.models.get(gone)
-    if model is None:
-        owner.state = State.IDLE
-        owner.publish()
-        return
-    state = await owner.ctx.ports.control.show(model.unit)
-    if state.active_state is ActiveState.FAILED:
-        lines = await owner.ctx.ports.journal.tail(
-            model.unit, lines=100, invocation=state.invocation_id, pid=state.exec_pid
-        )
-        owner.state, owner.cause = State.DEGRADED, explain(state, lines)
-        events.emit("model.failed", gone, f"{gone} failed: {owner.cause}", slot=owner.ctx.name)
-    else:
-        owner.state, owner.cause = State.IDLE, ""
+    model, cause, failed = owner.ctx.models.get(gone), "", False
+    if model is not None:
+        state = await owner.ctx.ports.control.show(model.unit)
+        failed = state.active_state is ActiveState.FAILED
+        cause = await why_ended(owner.ctx, model, state) if failed else ""
+        if not undisturbed():
+            return
+    owner.resident, owner.cause = None, cause
+    owner.state = State.DEGRADED if failed else State.IDLE
+    if failed:
+        events.emit("model.failed", gone, f"{gone} failed: {cause}", slot=owner.ctx.name)
+    elif model is not None and not asleep:
         events.emit("model.stopped", gone, f"{gone} was stopped outside agentd", slot=owner.ctx.name)
     owner.publish()
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from agentd.core.addresses import split_http_socket
+from agentd.core.ollama import PROGRAMS
 from agentd.core.schema import Model, Slot
 from agentd.core.schema import Runtime as RuntimeSpec
 from agentd.engine.counters import Counters
 from agentd.engine.runner import Run
 from agentd.managers.models.facts import FactsBook
+from agentd.managers.models.sleepers import Sleepers
 from agentd.ports import Clock, Files, Gpus, JournalReader, Kernel, Prober, UnitControl
 from agentd.ports_models import ModelFiles
 from agentd.types import JobResult, UnitState
@@ -26,14 +29,25 @@ class ModelUnit:
     unit: str
     url: str
     spec: Model
+    off: str = ""
+    """Why it may not be resident though it is configured, "" when it may: the profile of use switches it off."""
 
     @property
     def host(self) -> str:
         return urlsplit(self.url).hostname or "127.0.0.1"
 
     @property
+    def socket(self) -> str:
+        """The unix socket that it answers on; "" when it has a port."""
+        found = split_http_socket(self.url)
+        return found[0] if found is not None else ""
+
+    @property
     def port(self) -> int:
+        """0 when it answers on a socket."""
         parts = urlsplit(self.url)
+        if parts.scheme == "http+unix":
+            return 0
         return parts.port or (443 if parts.scheme == "https" else 80)
 
 
@@ -44,6 +58,12 @@ class Runtime:
     unit: str
     url: str
     spec: RuntimeSpec
+
+    def owns(self, kernel: Kernel, pid: int) -> bool:
+        """By the unit that holds the process; a container has none of a known name, there its program's name counts."""
+        if kernel.unit_of(pid) == self.unit:
+            return True
+        return self.spec.managed == "container" and kernel.comm(pid).startswith(PROGRAMS)
 
 
 class Tell(Protocol):
@@ -79,6 +99,14 @@ class SlotContext:
     counters: Counters
     tell: Tell
     """Emits an event."""
+    sleepers: Sleepers = field(default_factory=Sleepers)
+    neighbours: Mapping[str, str] = field(default_factory=dict)
+    """Unit of another slot's model -> what a person calls it: "qwen of slot big"."""
+
+    @property
+    def sleeping(self) -> tuple[str, ...]:
+        """Models that a switch left asleep, as far as is known without asking them; longest asleep first."""
+        return tuple(name for name in self.sleepers.levels if name in self.models)
 
     async def briefs(self) -> Mapping[str, UnitState]:
         """Model name -> what systemd says of its unit now (load, active, sub only)."""
@@ -123,10 +151,11 @@ class SwitchRun(Run):
     rollback: bool = True
     lease: float | None = None
     """Seconds for which the slot is lent out once it is free."""
+    cut_off: bool = False
+    """Requests of the previous model may be in flight, and are not waited for any more."""
     gated: bool = False
     """/pause was sent to the previous model and must be undone when it stays."""
     previous_pids: frozenset[int] = frozenset()
-    previous_cgroup: str = ""
     unlisted: Mapping[int, int] | None = None
     """Per GPU: memory that no listed process held before anything was stopped; None when nobody looked."""
     target_pid: int = 0
@@ -134,12 +163,30 @@ class SwitchRun(Run):
     target_pids: frozenset[int] = frozenset()
     start_job: asyncio.Task[JobResult] | None = None
     adopted: str = ""
-    retried: bool = False
-    """The start has been tried a second time, for a reason that the notes say passes by itself."""
+    retried: set[str] = field(default_factory=set)
+    """Models whose start has been tried a second time, for a reason that passes by itself."""
     slept: int = 0
     """Level at which this change put the previous model to sleep; 0: it was stopped."""
+    found_up: bool = False
+    """START found that somebody else had started the target already."""
+    woken: bool = False
+    """The target came up by a wake, and has been proven to say what it said before."""
+    only: str = ""
+    """A sleeper that alone is to be stopped; the resident model is not touched."""
+    level: int = 0
+    """The level that a sleep-check is to try; 0: the model's own."""
+    evictions: int = 0
+    """How often the start was put off because a runtime had loaded a model again."""
+    park: Callable[[str], Awaitable[None]] | None = None
+    """Notes durably that this service, which is about to be stopped, must run again at the end."""
     previous_tree: Mapping[int, int] = field(default_factory=dict)
     """Pid -> start time of what belonged to the previous model before anything was stopped."""
+    target_tree: Mapping[int, int] = field(default_factory=dict)
+    """The same of the target, taken before this change stopped it again."""
+    ended: dict[int, int] = field(default_factory=dict)
+    """Pid -> start time of orphans that were killed."""
+    commands: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Model -> argv of its unit, as PRECHECK read it."""
 
 
 async def wait_any(wake: asyncio.Event, seconds: float) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
-from agentd.managers.models.context import SlotContext, SwitchRun
+from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.endpoint import Busy, Endpoint
 
 BUSY_POLL = 0.25
@@ -18,9 +18,10 @@ async def drain(ctx: SlotContext, run: SwitchRun) -> Step:
     """PASS when no request is in flight or the policy says to abort them; REFUSE when it says to wait."""
     if run.previous is None:
         return Step(Signal.PASS, "nothing resident")
-    if run.drain <= 0:
-        return Step(Signal.PASS, "not waiting for requests in flight")
     endpoint = Endpoint(ctx.ports, run.previous)
+    if run.drain <= 0:
+        run.cut_off = (await endpoint.busy()).requests != 0
+        return Step(Signal.PASS, "not waiting for requests in flight")
     # Counted before the gate closes: where nothing runs there is nothing to gate, and no request to turn away.
     busy = await endpoint.busy()
     if busy.requests == 0:
@@ -33,6 +34,8 @@ async def drain(ctx: SlotContext, run: SwitchRun) -> Step:
         return Step(Signal.PASS, "requests in flight have finished")
     except TimeoutError:
         left = await endpoint.busy()
+        if run.on_busy != "refuse" and left.requests:
+            ctx.counters.add("agentd_drain_aborted_requests", run.previous.name, by=left.requests)
         return _undrained(run, left)
     finally:
         gate.cancel()
@@ -55,6 +58,7 @@ def _undrained(run: SwitchRun, left: Busy) -> Step:
     text = f"{what} still in flight on {run.previous.name} after {run.drain:g} s"
     if run.on_busy == "refuse":
         return Step(Signal.REFUSE, cause=f"{text}; nothing was stopped")
+    run.cut_off = True
     return Step(Signal.PASS, f"{text}; they are aborted")
 
 
@@ -63,7 +67,12 @@ async def ungate(ctx: SlotContext, run: SwitchRun) -> None:
     if not run.gated or run.previous is None:
         return
     run.gated = False
+    await reopen(ctx, run.previous)
+
+
+async def reopen(ctx: SlotContext, model: ModelUnit) -> None:
+    """Requests are let in again. Never for one that sleeps: they would wait in it for ever."""
     try:
-        await Endpoint(ctx.ports, run.previous).resume()
+        await Endpoint(ctx.ports, model).resume()
     except AgentdError:
         return  # It is gone or never had a gate; either way nothing is held back.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentd.errors import AgentdError
@@ -69,16 +70,22 @@ class Endpoint:
 
     async def canary(self, timeout: float) -> None:
         """One token. Raises AgentdError with what came instead."""
-        body = {"model": self._model.spec.served_name, "prompt": "Hello", "max_tokens": 1}
+        await self.complete({"prompt": "Hello", "max_tokens": 1}, timeout)
+
+    async def complete(self, body: Mapping[str, object], timeout: float) -> str:
+        """The text of a completion. Raises AgentdError with what came instead."""
+        body = {"model": self._model.spec.served_name, **body}
+        what = "a one-token completion" if body.get("max_tokens") == 1 else "a short completion"
         answer = await self._ask("/v1/completions", timeout=timeout, method="POST", body=body)
         if answer.status != 200:
-            raise AgentdError("canary-failed", f"a one-token completion answered {answer.status}: {_excerpt(answer)}")
+            raise AgentdError("canary-failed", f"{what} answered {answer.status}: {excerpt(answer)}")
         try:
             choices = json.loads(answer.body)["choices"]
-        except (ValueError, KeyError, TypeError):
-            choices = []
-        if not choices:
-            raise AgentdError("canary-failed", f"a one-token completion came without a choice: {_excerpt(answer)}")
+            if choices:
+                return str(choices[0].get("text") or "")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+        raise AgentdError("canary-failed", f"{what} came without a choice: {excerpt(answer)}")
 
     async def busy(self) -> Busy:
         """Requests running and waiting, from /metrics."""
@@ -127,6 +134,7 @@ def _hint(status: int) -> str:
     return " (the API key in api_key_file is not the server's)" if status == 401 else ""
 
 
-def _excerpt(answer: HttpAnswer) -> str:
+def excerpt(answer: HttpAnswer) -> str:
+    """The beginning of an answer, for a message."""
     text = answer.body.decode("utf-8", "replace").strip().replace("\n", " ")
     return text[:200] or "empty answer"

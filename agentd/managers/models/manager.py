@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 
-from agentd.core.schema import Settings
-from agentd.core.switch import FORWARD, State
+from agentd.core.schema import Service, Settings
+from agentd.core.switch import State
+from agentd.core.use_profiles import why_off
 from agentd.engine.changes import ChangeBook
 from agentd.engine.counters import Counters
 from agentd.engine.events import EventLog
 from agentd.engine.world import World
 from agentd.errors import AgentdError
+from agentd.managers.models import parking, planning
 from agentd.managers.models.adoption import look
 from agentd.managers.models.context import ModelUnit, Ports, Runtime, SlotContext, Wakes
 from agentd.managers.models.facts import FactsBook
+from agentd.managers.models.holders import neighbours
+from agentd.managers.models.leases import Leases
 from agentd.managers.models.memory import Ask
-from agentd.managers.models.precheck import checks, cooldown_refusal
 from agentd.managers.models.recovery import recover
+from agentd.managers.models.shown import as_it_serves, models_now
+from agentd.managers.models.sleepers import Sleepers
 from agentd.managers.models.slot import SlotOwner
+from agentd.managers.models.strays import end_strays
+from agentd.model_facts import ModelNow
 from agentd.ports import Job, Store
-from agentd.types import Change
-from agentd.wire import LeaseRequest, PrecheckItem, SwitchPlan, SwitchRequest, UnloadRequest
+from agentd.types import Change, Outcome
+from agentd.wire import EXIT_CODES, LeaseRequest, SleepCheckRequest, SwitchPlan, SwitchRequest, UnloadRequest
+
+RECENT = 20
+"""Changes among which the last one of a slot is looked for."""
 
 
 class ModelsManager:
@@ -40,8 +50,14 @@ class ModelsManager:
         self._wakes = Wakes()
         self._facts = FactsBook(store)
         self._owners: dict[str, SlotOwner] = {}
-        self._lease_timers: dict[str, asyncio.TimerHandle] = {}
+        self._dissolved: list[SlotOwner] = []
+        """Of slots that were configured away, until what they had stopped runs again."""
+        self._sleepers: dict[str, Sleepers] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._services: Mapping[str, Service] = {}
+        self._leases = Leases(self._owners, events, ports.clock, self._ask, self._later)
+        self.profile: Callable[[], str] = lambda: ""
+        """The profile of use in force."""
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -56,14 +72,17 @@ class ModelsManager:
                 await self._recover(owner, change)
             if not owner.busy():
                 await look(owner, self._events)
-            self._arm_lease(owner)
+            self._leases.arm(owner)
             self._begin_default(owner)
         for change in cut_off.values():
-            text = f"{change.kind} was cut off; slot {change.slot} is not in the configuration any more"
-            await self._end(dataclasses.replace(change, message=text))
+            await self._end(change)
 
     async def apply(self, settings: Settings) -> None:
+        self._services = settings.services
+        await self._facts.keep([name for name, service in settings.services.items() if service.model is not None])
         contexts = {name: self._context(settings, name) for name in settings.slots}
+        for work in end_strays(self._owners, contexts, self._events):
+            self._later(work)
         for name, ctx in contexts.items():
             owner = self._owners.get(name)
             if owner is not None:
@@ -71,14 +90,14 @@ class ModelsManager:
                 continue
             owner = SlotOwner(ctx, self._store, self._events, self._note, self._world.put_slot)
             owner.record = await self._store.slot(name)
+            ctx.sleepers.bind(owner.record.asleep or {}, owner.sleepers_changed)
             self._owners[name] = owner
             owner.publish()
         for name in [n for n in self._owners if n not in contexts]:
-            await self._owners.pop(name).close()
+            await self._dissolve(self._owners.pop(name))
 
     async def close(self) -> None:
-        for timer in self._lease_timers.values():
-            timer.cancel()
+        self._leases.close()
         for owner in self._owners.values():
             await owner.close()
 
@@ -89,8 +108,18 @@ class ModelsManager:
     async def ensure(self) -> None:
         for owner in self._owners.values():
             await look(owner, self._events)
-            self._arm_lease(owner)
+            self._leases.arm(owner)
+        for owner in (*self._owners.values(), *self._dissolved):
+            if any(other.busy() for other in self._owners.values()):
+                break
+            await parking.restore(owner, self._services, self._events)
+        else:
+            self._dissolved.clear()
         self._world.seen("slots")
+
+    def now(self) -> tuple[ModelNow, ...]:
+        """Every model: where it is, and what is known of it."""
+        return models_now(self._owners.values())
 
     # -- requests ---------------------------------------------------------------------------------------------
 
@@ -106,33 +135,25 @@ class ModelsManager:
     async def plan(self, request: SwitchRequest) -> SwitchPlan:
         """What a switch would check and do; nothing is changed."""
         owner = self._owner_of(request.target)
-        ctx = owner.ctx
-        target = ctx.models[request.target]
-        previous = ctx.models[owner.resident] if owner.resident is not None else None
-        same = previous is not None and previous.name == target.name
-        items = await checks(ctx, target)
-        ends = {m: end for m, (_, end) in (owner.record.cooldowns or {}).items()}
-        refusal = "" if request.force else cooldown_refusal(target.name, ends, self._ports.clock.time())
-        if refusal:
-            items = (*items, PrecheckItem("cooldown", False, refusal))
-        if owner.run is not None:
-            items = (*items, PrecheckItem("slot", False, f"{owner.run.change.id} is running in slot {ctx.name}"))
-        return SwitchPlan(
-            slot=ctx.name, target=target.name, previous=owner.resident, ok=all(i.ok for i in items), checks=items,
-            steps=() if same else tuple(s.value for s in FORWARD),
-            estimate_seconds=self._changes.estimate(owner.resident, target.name),
-        )  # fmt: skip
+        return await planning.plan(owner, request, self._changes.estimate(owner.resident, request.target))
 
     def unload(self, request: UnloadRequest) -> tuple[Change, bool]:
         owner = self._owner(request.slot)
         return self._ask(owner, Ask("unload", None, request.drain, request.on_busy))
 
     def stop(self, model: str) -> Change:
-        """Empty the slot if this model is resident. Raises AgentdError("not-resident") otherwise."""
+        """Empty the slot if this model is resident; a sleeper is stopped alone. Raises AgentdError("not-resident")."""
         owner = self._owner_of(model)
+        if owner.run is None and model in owner.ctx.sleeping:
+            return self._ask(owner, Ask("unload", None, only=model))[0]
         if owner.run is None and owner.resident != model:
             raise AgentdError("not-resident", f"{model} is not resident in slot {owner.ctx.name}")
         return self._ask(owner, Ask("unload", None))[0]
+
+    def sleep_check(self, request: SleepCheckRequest) -> tuple[Change, bool]:
+        """Put the resident model to sleep and wake it, twice, and learn what it costs. Raises AgentdError."""
+        owner = self._owner_of(request.model)
+        return self._ask(owner, planning.sleep_check_ask(owner, request))
 
     def lease(self, request: LeaseRequest) -> tuple[Change, bool]:
         owner = self._owner(request.slot)
@@ -143,7 +164,7 @@ class ModelsManager:
         owner = self._owner(slot)
         if owner.state is not State.LEASED or owner.busy():
             raise AgentdError("no-lease", f"slot {owner.ctx.name} is not leased")
-        return self._end_lease(owner)
+        return self._leases.end(owner)
 
     def cancel(self, change_id: str) -> Change:
         for owner in self._owners.values():
@@ -160,13 +181,16 @@ class ModelsManager:
             raise AgentdError("conflict", f"slot {owner.ctx.name} is busy with {owner.run.change.id}")
         if owner.resident != model:
             hint = f"make it so with: agentctl switch-model {model}"
-            raise AgentdError("not-resident", f"{model} is not resident", hint=hint)
+            how = "asleep" if model in owner.ctx.sleeping else "not resident"
+            raise AgentdError("not-resident", f"{model} is {how}", hint=hint)
         return await self._ports.control.restart(owner.ctx.models[model].unit)
 
     def revive(self, model: str) -> bool:
         """Bring back a model that systemd has given up, if it is still the one that is wanted."""
         owner = self._owner_of(model)
-        if owner.busy() or owner.resident is not None or owner.record.desired != model or owner.state is State.WEDGED:
+        if owner.busy() or owner.resident is not None or owner.record.desired != model:
+            return False
+        if owner.state in (State.WEDGED, State.LEASED):  # What is wanted after a lease is not wanted during it.
             return False
         self._ask(owner, Ask("switch", model, force=True, origin="recovery"))
         return True
@@ -176,6 +200,8 @@ class ModelsManager:
     def _ask(self, owner: SlotOwner, ask: Ask) -> tuple[Change, bool]:
         change, joined = owner.request(ask)
         if change.finished is not None:
+            last = next((c for c in self._changes.recent(RECENT) if c.slot == change.slot), None)
+            change = as_it_serves(change, last, self._world.service(change.target or ""))
             self._changes.note(change)
         elif not joined:
             self._note(change)
@@ -209,9 +235,23 @@ class ModelsManager:
             text = f"{change.kind} was cut off and is undone"
             self._events.emit("change.recovering", change.slot, text, change=change.id)
 
+    async def _dissolve(self, owner: SlotOwner) -> None:
+        """The slot is configured away, also under a change; its models are nobody's any more."""
+        await owner.close()
+        self._sleepers.pop(owner.ctx.name, None)
+        if owner.run is not None:
+            await self._end(owner.run.change)
+            owner.run = None
+        self._dissolved.append(owner)
+
     async def _end(self, change: Change) -> None:
-        if change.finished is None:
-            change = dataclasses.replace(change, finished=self._ports.clock.time(), phase="idle")
+        """Of a change that came to an end without its owner; one without an outcome lost its slot."""
+        if change.outcome is None:
+            text = f"{change.kind} was cut off; slot {change.slot} is not in the configuration any more"
+            change = dataclasses.replace(
+                change, finished=self._ports.clock.time(), phase=State.IDLE.value, outcome=Outcome.CANCELLED,
+                exit_code=EXIT_CODES[Outcome.CANCELLED].value, message=text,
+            )  # fmt: skip
         await self._store.save_change(change)
         self._changes.note(change)
         self._events.emit("change.recovered", change.slot, change.message, change=change.id)
@@ -225,40 +265,6 @@ class ModelsManager:
             return
         self._ask(owner, Ask("switch", default, origin="default"))
 
-    def _arm_lease(self, owner: SlotOwner) -> None:
-        """One timer per lease; after a restart of agentd the lease goes on or, when past, ends now."""
-        name, until = owner.ctx.name, owner.record.lease_until
-        if until is None or owner.busy():
-            return
-        if owner.resident is None and owner.state in (State.IDLE, State.DEGRADED):
-            owner.state = State.LEASED
-            owner.publish()
-        old = self._lease_timers.pop(name, None)
-        if old is not None:
-            old.cancel()
-        delay = max(0.0, until - self._ports.clock.time())
-        self._lease_timers[name] = asyncio.get_running_loop().call_later(delay, self._lease_over, name)
-
-    def _lease_over(self, name: str) -> None:
-        owner = self._owners.get(name)
-        if owner is None or owner.busy() or owner.record.lease_until is None:
-            return
-        if owner.record.lease_until > self._ports.clock.time() + 0.5:
-            self._arm_lease(owner)  # Extended, or the wall clock was set back.
-            return
-        self._end_lease(owner)
-
-    def _end_lease(self, owner: SlotOwner) -> Change | None:
-        restore = owner.record.lease_restore
-        self._events.emit("lease.ended", owner.ctx.name, f"the lease of slot {owner.ctx.name} is over", restore=restore)
-        if restore is None or restore not in owner.ctx.models:
-            owner.state = State.IDLE
-            record = dataclasses.replace(owner.record, lease_until=None, lease_restore=None)
-            self._later(owner.save(record))
-            owner.publish()
-            return None
-        return self._ask(owner, Ask("switch", restore, origin="lease-end"))[0]
-
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
@@ -269,10 +275,12 @@ class ModelsManager:
         for model in settings.models(name):
             service = settings.services[model]
             assert service.model is not None
-            models[model] = ModelUnit(model, service.unit, service.url, service.model)
+            off = why_off(model, service, self.profile())
+            models[model] = ModelUnit(model, service.unit, service.url, service.model, off)
         slot = settings.slots[name]
         found = {n: settings.services[n] for n in slot.evict if n in settings.services}
         runtimes = {n: Runtime(service.unit, service.url, service.runtime) for n, service in found.items()}
         return SlotContext(
-            name, slot, models, runtimes, self._ports, self._wakes, self._facts, self._counters, self._events.emit
-        )
+            name, slot, models, runtimes, self._ports, self._wakes, self._facts, self._counters, self._events.emit,
+            self._sleepers.setdefault(name, Sleepers()), neighbours(settings, name),
+        )  # fmt: skip

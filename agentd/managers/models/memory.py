@@ -25,10 +25,19 @@ class Ask:
     rollback: bool = True
     lease: float | None = None
     origin: str = "api"
+    only: str = ""
+    """A sleeper that alone is to be stopped."""
+    level: int = 0
+    """Of a sleep-check."""
 
 
 def remembered(record: SlotRecord, run: SwitchRun, slot: Slot, resident: str | None, now: float) -> SlotRecord:
-    """The record after a change that touched the slot. A failed change does not alter what is wanted."""
+    """The record after a change that touched the slot. A failed change does not alter what is wanted, nor does one that
+    stopped a sleeper alone."""
+    if run.only:
+        return record
+    if run.change.origin == "lease-end":
+        record = dataclasses.replace(record, lease_until=None, lease_restore=None)
     if run.state in COMMITTED:
         record = dataclasses.replace(record, desired=resident, decided=True, lease_until=None, lease_restore=None)
     if run.state is State.LEASED and run.lease is not None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from agentd.core.quantities import told_bytes
 from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
+from agentd.gpu import GpuSnapshot
+from agentd.managers.models import budget, eviction
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.endpoint import Endpoint
-from agentd.managers.models.vram import foreign_memory, told_bytes, unlisted
+from agentd.managers.models.holders import missing_gpus, unlisted
+from agentd.managers.models.listening import place_check
+from agentd.managers.models.orphans import tree_of
+from agentd.managers.models.precheck_files import files_check
 from agentd.types import UnitState
 from agentd.wire import PrecheckItem
 
@@ -20,33 +26,48 @@ async def precheck(ctx: SlotContext, run: SwitchRun) -> Step:
     if run.target is None:
         await _remember_previous(ctx, run)
         return Step(Signal.PASS, "nothing to start")
-    found, _ = await asyncio.gather(checks(ctx, run.target), _remember_previous(ctx, run))
+    found, _ = await asyncio.gather(checks(ctx, run.target, run), _remember_previous(ctx, run))
     failed = [item for item in found if not item.ok]
     if failed:
         return Step(Signal.REFUSE, cause="; ".join(item.detail for item in failed))
     return Step(Signal.PASS)
 
 
-async def checks(ctx: SlotContext, target: ModelUnit) -> tuple[PrecheckItem, ...]:
-    """Every check with what it found; used by the dry run too."""
+async def checks(ctx: SlotContext, target: ModelUnit, run: SwitchRun | None = None) -> tuple[PrecheckItem, ...]:
+    """Every check with what it found; used by the dry run too, which has no `run` that could remember anything."""
     ports = ctx.ports
+    if target.off:
+        return (PrecheckItem("enabled", False, target.off),)
     if not ports.control.connected:
         return (PrecheckItem("systemd", False, "the connection to systemd is down"),)
-    state, path, vram, key = await asyncio.gather(
-        ports.control.show(target.unit), _path(ctx, target), _vram(ctx, target), _key(ctx, target)
-    )
-    return tuple(item for item in (_unit(state), path, _port(ctx, target), vram, _memory(ctx, target), key) if item)
+    (state, vram), path, files, key, runtimes = await asyncio.gather(
+        _unit_and_vram(ctx, target), _path(ctx, target), files_check(ctx, target), _key(ctx, target),
+        eviction.checks(ctx),
+    )  # fmt: skip
+    if run is not None:
+        run.commands[target.name] = state.exec_start
+    program = await _program(ctx, state)
+    place, memory = place_check(ctx, target), _memory(ctx, target)
+    found = (_unit(state), program, path, files, place, vram, memory, key, *runtimes)
+    return tuple(item for item in found if item)
 
 
 async def _remember_previous(ctx: SlotContext, run: SwitchRun) -> None:
     """Whose processes must be gone later, and whose memory back; read while they still run."""
     snapshot = await ctx.ports.gpus.read()
-    run.unlisted = None if snapshot.error else unlisted(snapshot)
+    run.unlisted = None if snapshot.trouble(ctx.slot.gpus) else unlisted(snapshot)
     if run.previous is None:
         return
     state = await ctx.ports.control.show(run.previous.unit)
-    run.previous_cgroup = state.control_group
     run.previous_pids = ctx.ports.kernel.cgroup_pids(state.control_group) if state.control_group else frozenset()
+    run.previous_tree = tree_of(ctx, run.previous_pids)
+    run.commands[run.previous.name] = state.exec_start
+
+
+async def _unit_and_vram(ctx: SlotContext, target: ModelUnit) -> tuple[UnitState, PrecheckItem | None]:
+    """What it needs of a GPU is in the unit's command line."""
+    state, snapshot = await asyncio.gather(ctx.ports.control.show(target.unit), ctx.ports.gpus.read())
+    return state, _vram(ctx, target, state.exec_start, snapshot)
 
 
 def _unit(state: UnitState) -> PrecheckItem:
@@ -63,6 +84,14 @@ def _unit(state: UnitState) -> PrecheckItem:
     return PrecheckItem("unit", False, detail)
 
 
+async def _program(ctx: SlotContext, state: UnitState) -> PrecheckItem | None:
+    """Only said when it is missing: then neither this model nor, mostly, the one before could be started again."""
+    program = state.exec_start[0] if state.exec_start else ""
+    if not program.startswith("/") or await ctx.ports.files.exists(program):
+        return None
+    return PrecheckItem("program", False, f"the program of {state.name} is not there: {program}")
+
+
 async def _path(ctx: SlotContext, target: ModelUnit) -> PrecheckItem | None:
     path = target.spec.path
     if not path:
@@ -71,45 +100,24 @@ async def _path(ctx: SlotContext, target: ModelUnit) -> PrecheckItem | None:
     return PrecheckItem("path", there, f"model path {path} {'exists' if there else 'does not exist'}")
 
 
-def _port(ctx: SlotContext, target: ModelUnit) -> PrecheckItem:
-    holder = ctx.ports.kernel.port_holder(target.port)
-    ours = {m.unit for m in ctx.models.values()}
-    if holder is None or holder.unit in ours:
-        return PrecheckItem("port", True, f"port {target.port} is free for {target.name}")
-    who = f"{holder.comm} (pid {holder.pid}{', ' + holder.unit if holder.unit else ''})" if holder.pid else "a stranger"
-    return PrecheckItem("port", False, f"port {target.port} is taken by {who}")
-
-
-async def _vram(ctx: SlotContext, target: ModelUnit) -> PrecheckItem | None:
-    need = target.spec.vram
-    snapshot = await ctx.ports.gpus.read()
-    if snapshot.source == "none":
-        return PrecheckItem("vram", True, "GPU memory is not measured here") if need else None
-    if snapshot.error:
-        return PrecheckItem("vram", False, f"cannot read GPU memory: {snapshot.error}")
-    present = {g.index: g for g in snapshot.gpus}
-    missing = [str(i) for i in ctx.slot.gpus if i not in present]
+def _vram(ctx: SlotContext, target: ModelUnit, argv: tuple[str, ...], snapshot: GpuSnapshot) -> PrecheckItem | None:
+    if snapshot.source == "none" or ctx.slot.vram_probe == "none":
+        return PrecheckItem("vram", True, "GPU memory is not measured here") if target.spec.vram else None
+    trouble = snapshot.trouble(ctx.slot.gpus)
+    if trouble:
+        return PrecheckItem("vram", False, f"cannot read GPU memory: {trouble}")
+    missing = missing_gpus(ctx.slot, snapshot)
     if missing:
-        return PrecheckItem("vram", False, f"GPU {', '.join(missing)} of slot {ctx.name} is not there")
-    if not need:
-        return None
-    foreign = foreign_memory(ctx, snapshot)
-    lines, ok = [], True
-    for index in ctx.slot.gpus:
-        budget = present[index].total - sum(h.used for h in foreign if h.gpu == index)
-        fits = budget >= need
-        ok = ok and fits
-        held = ", ".join(f"{h.owner} {told_bytes(h.used)}" for h in foreign if h.gpu == index)
-        lines.append(
-            f"GPU {index}: {target.name} needs {told_bytes(need)}, {told_bytes(budget)} can be had"
-            + (f" (held by others: {held})" if held else "")
-        )
-    return PrecheckItem("vram", ok, "; ".join(lines))
+        return PrecheckItem("vram", False, f"GPU {', '.join(map(str, missing))} of slot {ctx.name} is not there")
+    found, share = budget.rooms(ctx, target, argv, snapshot), budget.asked(ctx, target, argv)
+    lines = [budget.told(ctx, target, room, share) for room in found]
+    return PrecheckItem("vram", all(room.fits for room in found), "; ".join(lines))
 
 
 def _memory(ctx: SlotContext, target: ModelUnit) -> PrecheckItem | None:
+    """One that sleeps has what it needs: its weights, or at level 2 room for them in its process."""
     need = target.spec.host_memory
-    if not need:
+    if not need or target.name in ctx.sleeping:
         return None
     have = ctx.ports.kernel.memory_available()
     detail = f"host memory: {target.name} needs {told_bytes(need)}, {told_bytes(have)} is available"

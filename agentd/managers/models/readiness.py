@@ -11,7 +11,9 @@ from agentd.engine.runner import Step
 from agentd.errors import AgentdError
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.endpoint import Endpoint
-from agentd.managers.models.failure import why
+from agentd.managers.models.failure import start_failed
+from agentd.managers.models.listening import accepts, listener, place
+from agentd.managers.models.loading import LoadWatch
 from agentd.managers.models.start import Started
 from agentd.types import ActiveState
 
@@ -22,27 +24,39 @@ loads for a second is seen within 5 ms and one that loads for a minute costs nex
 
 async def wait_ready(ctx: SlotContext, run: SwitchRun) -> Step:
     assert run.target is not None
-    seconds = await await_ready(ctx, run.target, Started(run.target_pid, run.target_cgroup, run.start_job))
-    return Step(Signal.PASS, f"answers after {seconds:.2f} s")
+    started = Started(run.target_pid, run.target_cgroup, run.start_job)
+    watch = LoadWatch(ctx, run.target, started, run.tell)
+    seconds = await await_ready(ctx, run.target, started, watch)
+    told = watch.took(seconds)
+    if not run.woken and not run.found_up:
+        watch.learn(seconds)
+    return Step(Signal.PASS, told)
 
 
-async def await_ready(ctx: SlotContext, model: ModelUnit, started: Started) -> float:
+async def await_ready(ctx: SlotContext, model: ModelUnit, started: Started, watch: LoadWatch | None = None) -> float:
     """Seconds until it listened, was healthy and listed the served name.
 
-    Raises AgentdError at once when the main process ends, the unit leaves its state, or another model answers.
+    Raises AgentdError at once when the main process ends, the unit leaves its state, another model answers, or the
+    load stands still.
     """
-    clock = ctx.ports.clock
-    begun = clock.monotonic()
-    endpoint = Endpoint(ctx.ports, model)
+    watch = watch or LoadWatch(ctx, model, started)
     async with _watched(ctx, model, started) as wake:
-        while True:
-            if wake.is_set():
-                wake.clear()
-                await _still_running(ctx, model, started)
-            if await _answers(ctx, model, endpoint, started):
-                return clock.monotonic() - begun
-            waited = clock.monotonic() - begun
-            await _pause(wake, min(LAST_POLL, max(FIRST_POLL, waited / 200)))
+        with watch.open(wake):
+            return await _polled(ctx, model, started, watch, wake)
+
+
+async def _polled(ctx: SlotContext, model: ModelUnit, started: Started, watch: LoadWatch, wake: asyncio.Event) -> float:
+    clock, endpoint = ctx.ports.clock, Endpoint(ctx.ports, model)
+    begun = clock.monotonic()
+    while True:
+        watch.check()
+        if wake.is_set():
+            wake.clear()
+            await _still_running(ctx, model, started)
+        if await _answers(ctx, model, endpoint, started):
+            return clock.monotonic() - begun
+        waited = clock.monotonic() - begun
+        await _pause(wake, min(LAST_POLL, max(FIRST_POLL, waited / 200)))
 
 
 async def _pause(wake: asyncio.Event, seconds: float) -> None:
@@ -75,13 +89,12 @@ async def _still_running(ctx: SlotContext, model: ModelUnit, started: Started) -
     gone = started.pid and not ctx.ports.kernel.comm(started.pid)
     if not alive or gone:
         result = started.job.result() if started.job is not None and started.job.done() else None
-        raise AgentdError("start-failed", await why(ctx, model, state, result))
+        raise await start_failed(ctx, model, state, result, started.pid)
 
 
 async def _answers(ctx: SlotContext, model: ModelUnit, endpoint: Endpoint, started: Started) -> bool:
     try:
-        await ctx.ports.prober.tcp(model.host, model.port, timeout=1.0)
-        if not await endpoint.healthy():
+        if not await accepts(ctx.ports, model) or not await endpoint.healthy():
             return False
     except AgentdError:
         return False
@@ -100,9 +113,9 @@ async def _answers(ctx: SlotContext, model: ModelUnit, endpoint: Endpoint, start
 
 def _refuse_stranger(ctx: SlotContext, model: ModelUnit, started: Started) -> None:
     """An answer on the port proves nothing when somebody else's process gives it."""
-    holder = ctx.ports.kernel.port_holder(model.port)
+    holder = listener(ctx.ports.kernel, model)
     if holder is None or not holder.pid or not started.cgroup:
         return
     if holder.pid not in ctx.ports.kernel.cgroup_pids(started.cgroup):
-        text = f"port {model.port} is answered by {holder.comm} (pid {holder.pid}), which is not {model.unit}"
+        text = f"{place(model)} is answered by {holder.comm} (pid {holder.pid}), which is not {model.unit}"
         raise AgentdError("port-taken", text)

@@ -6,6 +6,7 @@ import dataclasses
 
 from agentd.core.switch import UNTOUCHED, Signal, State
 from agentd.errors import AgentdError
+from agentd.managers.models.asleep import asleep
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.draining import ungate
 from agentd.managers.models.endpoint import Endpoint
@@ -14,6 +15,8 @@ from agentd.types import ActiveState, Change, Outcome
 from agentd.wire import EXIT_CODES
 
 CANARY_SECONDS = 15.0
+PATIENT = 5.0
+"""Seconds for a server to say whether it sleeps."""
 
 
 async def recover(owner: SlotOwner, change: Change) -> Change | None:
@@ -35,6 +38,8 @@ async def recover(owner: SlotOwner, change: Change) -> Change | None:
         gated=previous is not None,
         cause="agentd was cut off in this change",
     )
+    if phase in UNTOUCHED:
+        await ungate(ctx, run)  # Nothing was put to sleep yet; and a server that is only paused calls itself asleep.
     serving = await _serving(ctx)
     if previous is not None and serving == previous.name:
         await ungate(ctx, run)
@@ -51,8 +56,11 @@ async def recover(owner: SlotOwner, change: Change) -> Change | None:
 
 
 async def _serving(ctx: SlotContext) -> str | None:
+    """The one model that is up and not asleep. What is on its way to sleep does not answer, and was noted."""
     states = await ctx.briefs()
-    found = [n for n in ctx.models if states[n].active_state in (ActiveState.ACTIVE, ActiveState.ACTIVATING)]
+    sleeping = await asleep(ctx, states, timeout=PATIENT)
+    up = (ActiveState.ACTIVE, ActiveState.ACTIVATING)
+    found = [n for n in ctx.models if states[n].active_state in up and n not in sleeping]
     return found[0] if len(found) == 1 else None
 
 
@@ -71,6 +79,8 @@ async def _healthy(ctx: SlotContext, model: ModelUnit) -> bool:
 
 async def _settled(owner: SlotOwner, run: SwitchRun, serving: str | None, outcome: Outcome, how: str) -> Change:
     """Only where the target serves did the change do what was asked, and who waits for it is told so."""
+    if serving is not None:
+        await owner.ctx.sleepers.forget(serving)  # Noted when it was told to sleep; it serves.
     owner.resident = serving
     owner.state = State.ACTIVE if serving is not None else State.IDLE
     if outcome is Outcome.RECOVERED:

@@ -1,42 +1,33 @@
-"""RELEASE: stop the unit and prove that nothing of it is left."""
+"""Stop a unit and prove that nothing of it is left."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 
-from agentd.core.switch import Signal
-from agentd.engine.runner import Step
 from agentd.errors import AgentdError
-from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun, poll_until
+from agentd.managers.models.context import ModelUnit, SlotContext, poll_until
 from agentd.ports import UnitControl
 from agentd.types import JobResult
 
 KILL_AFTER = 5.0
 """Seconds that processes get to vanish once systemd has called the unit stopped."""
+LOADING_PATIENCE = 5.0
+"""Seconds for a server that never answered: vLLM does not heed a SIGTERM while it loads, and has nothing to lose."""
 
 
-async def release(ctx: SlotContext, run: SwitchRun) -> Step:
-    """PASS when the previous model's unit is inactive, its cgroup empty and its port closed; STUCK when never."""
-    if run.previous is None:
-        return Step(Signal.PASS, "nothing to stop")
-    forced = await stop_unit(ctx, run.previous, run.previous_cgroup)
-    holder = ctx.ports.kernel.port_holder(run.previous.port)
-    if holder is not None and run.target is not None and run.target.port == run.previous.port:
-        who = f"{holder.comm} (pid {holder.pid})" if holder.pid else "a process of somebody else"
-        return Step(Signal.FAIL, cause=f"port {holder.port} is still held by {who}")
-    return Step(Signal.PASS, forced or f"{run.previous.unit} is stopped")
-
-
-async def stop_unit(ctx: SlotContext, model: ModelUnit, cgroup: str) -> str:
-    """Stop through systemd and see it gone. Returns what had to be forced, "" when nothing.
+async def stop_unit(ctx: SlotContext, model: ModelUnit, cgroup: str, patience: float | None = None) -> str:
+    """Stop through systemd and see it gone. Returns what had to be forced, "" when nothing. `patience`: seconds until
+    SIGKILL, where the model's own stop_timeout is too long.
 
     Raises AgentdError("stuck") when processes survive SIGKILL.
     """
-    forced = await _stop_job(ctx, model)
+    own = model.spec.stop_timeout
+    forced = await _stop_job(ctx, model, own if patience is None else min(own, patience))
     left = await _await_empty(ctx, model, cgroup)
     if left:
         count = ctx.ports.kernel.kill_cgroup(cgroup)
+        ctx.counters.add("agentd_orphan_killed", model.unit, by=count)
         forced = f"{count} orphaned process{'es' if count != 1 else ''} of {model.unit} killed"
         if await _await_empty(ctx, model, cgroup):
             pids = ", ".join(map(str, sorted(ctx.ports.kernel.cgroup_pids(cgroup))))
@@ -44,10 +35,10 @@ async def stop_unit(ctx: SlotContext, model: ModelUnit, cgroup: str) -> str:
     return forced
 
 
-async def _stop_job(ctx: SlotContext, model: ModelUnit) -> str:
+async def _stop_job(ctx: SlotContext, model: ModelUnit, patience: float) -> str:
     """The stop job; past its time the whole cgroup is killed. A lost bus is waited for by the caller's deadline."""
     control = ctx.ports.control
-    deadline = asyncio.get_running_loop().time() + model.spec.stop_timeout
+    deadline = asyncio.get_running_loop().time() + patience
     try:
         result = await _wait_stop(control, model.unit, deadline)
         if result is JobResult.DONE:
@@ -66,7 +57,7 @@ async def _stop_job(ctx: SlotContext, model: ModelUnit) -> str:
         raise AgentdError("stuck", f"{model.unit} does not stop, not even by SIGKILL") from error
     finally:
         ctx.wakes.unregister(model.unit, wake)
-    return f"{model.unit} did not stop within {model.spec.stop_timeout:g} s and was killed"
+    return f"{model.unit} did not stop within {patience:g} s and was killed"
 
 
 async def _wait_stop(control: UnitControl, unit: str, deadline: float) -> JobResult:

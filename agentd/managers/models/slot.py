@@ -16,6 +16,7 @@ from agentd.managers.models.context import SlotContext, SwitchRun
 from agentd.managers.models.memory import Ask, remembered
 from agentd.managers.models.phases import SwitchPhases
 from agentd.managers.models.precheck import cooldown_refusal
+from agentd.managers.models.thrift import Thrift
 from agentd.ports import SlotRecord, Store
 from agentd.types import Change, Outcome, SlotStatus
 
@@ -49,9 +50,12 @@ class SlotOwner:
         self.resident: str | None = None
         self.cause = ""
         self.run: SwitchRun | None = None
+        self._begun = 0
+        """Changes so far."""
         self._driver: asyncio.Task[None] | None = None
         self._pending_ctx: SlotContext | None = None
         self.finished = asyncio.Event()
+        self._thrift = Thrift()
 
     # -- what others read -------------------------------------------------------------------------------------
 
@@ -66,10 +70,17 @@ class SlotOwner:
             lease_until=self.record.lease_until,
             cooldowns={m: end for m, (_, end) in (self.record.cooldowns or {}).items() if end > self._now()},
             cause=self.cause,
+            sleeping=self.ctx.sleeping,
         )
 
     def busy(self) -> bool:
         return self.run is not None
+
+    def still(self) -> Callable[[], bool]:
+        """To be asked later: nothing runs, no change has begun since, and the configuration is the same. Who reads the
+        world with awaits in between asks before it draws a conclusion."""
+        begun, ctx = self._begun, self.ctx
+        return lambda: self.run is None and self._begun == begun and self.ctx is ctx
 
     # -- what others ask --------------------------------------------------------------------------------------
 
@@ -83,8 +94,11 @@ class SlotOwner:
         self._refuse_wedged(ask)
         if ask.kind == "switch" and ask.target == self.resident and self.state is State.ACTIVE:
             return self._already(ask), False
-        if ask.kind != "switch" and self.resident is None and self.state is State.IDLE and ask.lease is None:
+        empty = self.resident is None and self.state is State.IDLE and not self.ctx.sleeping
+        if ask.kind in ("unload", "lease") and empty and ask.lease is None:
             return self._already(ask), False
+        if ask.origin == "gateway":
+            self._thrift.check(self.ctx.slot, self.ctx.name, self.ctx.ports.clock.monotonic(), self.ctx.counters)
         return self._begin(ask), False
 
     def cancel(self, change_id: str) -> Change:
@@ -135,10 +149,17 @@ class SlotOwner:
         )  # fmt: skip
 
     def _begin(self, ask: Ask) -> Change:
+        run = self.run_for(ask)
+        self.launch(run, self.refusal(ask))
+        return run.change
+
+    def run_for(self, ask: Ask) -> SwitchRun:
+        """What would be driven for this request; nothing has begun."""
         target = self.ctx.models[ask.target] if ask.target is not None else None
-        previous = self.ctx.models[self.resident] if self.resident is not None else None
+        # One that was configured away a moment ago is nobody's previous model any more.
+        previous = self.ctx.models.get(self.resident) if self.resident is not None and not ask.only else None
         spec = (previous or target).spec if (previous or target) is not None else None  # type: ignore[union-attr]
-        run = SwitchRun(
+        return SwitchRun(
             change=self._new_change(ask),
             before=self.state,
             state=State.PRECHECK,
@@ -148,22 +169,24 @@ class SlotOwner:
             on_busy=ask.on_busy or (spec.on_busy if spec else "abort"),
             rollback=ask.rollback,
             lease=ask.lease,
+            only=ask.only,
+            level=ask.level,
         )
-        self.launch(run, self._refusal(ask))
-        return run.change
 
-    def _refusal(self, ask: Ask) -> str:
+    def refusal(self, ask: Ask) -> str:
         """Why a plain request is not even tried; --force overrides it."""
         if ask.force or ask.target is None or ask.origin == "lease-end":
             return ""
-        if self.state is State.LEASED and self.record.lease_until is not None:
-            left = max(0.0, self.record.lease_until - self._now())
+        left = (self.record.lease_until or 0.0) - self._now()
+        if self.state is State.LEASED and left > 0:
             return f"slot {self.ctx.name} is leased for {left:.0f} s more; end it with: agentctl lease end"
         return cooldown_refusal(ask.target, self._cooldown_ends(), self._now())
 
     def launch(self, run: SwitchRun, refusal: str = "") -> None:
         """Drive a run; recovery enters here with a run that is already on its way."""
         self.run = run
+        self._begun += 1
+        run.park = self._park
         self.finished.clear()
         self._driver = asyncio.ensure_future(self._drive(run, refusal))
         self.publish()
@@ -172,7 +195,8 @@ class SlotOwner:
         now = self._now()
         change_id = f"{ask.kind[0]}{uuid.uuid4().hex[:10]}"
         return Change(
-            id=change_id, kind=ask.kind, slot=self.ctx.name, target=ask.target, previous=self.resident, created=now,
+            id=change_id, kind=ask.kind, slot=self.ctx.name, target=ask.target,
+            previous=self.resident if not ask.only else None, created=now,
             phase=State.PRECHECK.value, origin=ask.origin,
         )  # fmt: skip
 
@@ -204,6 +228,8 @@ class SlotOwner:
     async def _remember(self, run: SwitchRun) -> None:
         """The change touched the slot: what is resident now, and what the next start must know."""
         self._take_result(run)
+        if run.change.origin == "gateway":
+            self._thrift.spend(self.ctx.ports.clock.monotonic())
         await self.save(remembered(self.record, run, self.ctx.slot, self.resident, self._now()))
 
     def _settle(self, run: SwitchRun) -> None:
@@ -226,10 +252,24 @@ class SlotOwner:
             self.resident = None
         elif run.adopted:
             self.resident = run.adopted
+        elif run.only:
+            return
         elif run.change.outcome is Outcome.DONE or run.change.outcome is Outcome.RECOVERED:
             self.resident = run.target.name if run.target is not None else self.resident
         else:
             self.resident = run.previous.name if run.previous is not None else None
+
+    async def sleepers_changed(self) -> None:
+        """What sleeps is on the disk when this returns, and shown."""
+        await self.save(dataclasses.replace(self.record, asleep=dict(self.ctx.sleepers.levels)))
+        self.publish()
+
+    async def _park(self, name: str) -> None:
+        """Before the service is stopped: that it must run again is on the disk when this returns, or it raises."""
+        if name not in self.record.parked:
+            record = dataclasses.replace(self.record, parked=(*self.record.parked, name))
+            await self._store.save_slot(record)
+            self.record = record
 
     async def save(self, record: SlotRecord) -> None:
         self.record = record
@@ -246,6 +286,7 @@ class SlotOwner:
             self.publish()
 
     def publish(self) -> None:
+        self._thrift.see(self.resident, self.ctx.ports.clock.monotonic())
         self._on_status(self.status())
 
     def _cooldown_ends(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
@@ -13,7 +14,7 @@ from agentd.engine.world import World
 from agentd.errors import AgentdError
 from agentd.managers.units.failures import config_error, given_up
 from agentd.managers.units.watch import ServiceWatch, UnitPorts
-from agentd.types import Health, ServiceStatus
+from agentd.types import Health, ServiceStatus, SlotStatus
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class UnitsManager:
         self._dirty: set[str] = set()
         self._recoveries: dict[str, asyncio.Task[None]] = {}
         self._last_full = float("-inf")
+        world.on_slot.append(self._slot_changed)
 
     async def apply(self, settings: Settings) -> None:
         """Watch what the configuration names; a service that did not change keeps its watch and its history."""
@@ -60,10 +62,10 @@ class UnitsManager:
         for name, service in settings.services.items():
             if name not in self._watches:
                 self._watches[name] = ServiceWatch(name, service, self._ports, self._publish, self._process_ended)
-        self._by_unit = {s.unit: n for n, s in settings.services.items()}
+        self._by_unit = {s.unit: n for n, s in settings.services.items() if s.own_unit}
         self._world.keep(set(settings.services), set(settings.slots))
         self._dirty.update(self._watches)
-        await self._ports.control.watch([s.unit for s in settings.services.values()])
+        await self._ports.control.watch([s.unit for s in settings.services.values() if s.own_unit])
 
     def unit_changed(self, unit: str | None) -> None:
         if unit is None:
@@ -112,11 +114,11 @@ class UnitsManager:
 
     def _publish(self, name: str) -> None:
         watch = self._watches.get(name)
-        if watch is None:
+        if watch is None or not watch.observed:  # Not read yet: systemd has not said that there is no such unit.
             return
         before = self._world.service(name)
-        known = {s.name: s.health for s in self._world.services}
-        status = watch.status(known)
+        known = {s.name: s.health for s in self._world.services if s.enabled}
+        status = self._asleep(watch, watch.status(known))
         now, long_enough = self._ports.clock.monotonic(), self._settings.daemon.crash_loop_window
         watch.failures.note_health(ready=status.health is Health.READY, now=now, long_enough=long_enough)
         self._world.put_service(status)
@@ -128,6 +130,21 @@ class UnitsManager:
                     self._publish(other.name)
         if watch.newly_not_alive():
             self._not_alive(watch)
+
+    def _slot_changed(self, slot: SlotStatus) -> None:
+        """A model fell asleep or woke: what its slot says of it counts at once, and beside its probes."""
+        asleep = {name for name in slot.models if name in slot.sleeping}
+        for name in slot.models:
+            status = self._world.service(name)
+            if status is not None and (status.health is Health.ASLEEP) != (name in asleep):
+                self._publish(name)
+
+    def _asleep(self, watch: ServiceWatch, status: ServiceStatus) -> ServiceStatus:
+        """A sleeping server answers its probes as one that works."""
+        slot = self._world.slot(watch.service.model.slot) if watch.service.model is not None else None
+        if slot is None or watch.name not in slot.sleeping or status.health is not Health.READY:
+            return status
+        return dataclasses.replace(status, health=Health.ASLEEP)
 
     def _told(self, before: ServiceStatus | None, status: ServiceStatus) -> None:
         if before is None and status.health in (Health.STOPPED, Health.UNKNOWN):
@@ -160,7 +177,7 @@ class UnitsManager:
     def _wanted(self, watch: ServiceWatch) -> bool:
         """A model that failed while another one took its slot stays down; that was decided elsewhere. So does what
         cannot use its configuration."""
-        if config_error(watch.state, watch.service.role):
+        if not watch.service.enabled or config_error(watch.state, watch.service.role):
             return False
         if watch.service.model is None:
             return True
@@ -209,6 +226,9 @@ class UnitsManager:
         """Only a liveness probe that the user wrote restarts anything: a busy model is slow, not dead."""
         if watch.service.on_liveness != "restart" or watch.name in self._recoveries:
             return
+        slot = self._world.slot(watch.service.model.slot) if watch.service.model is not None else None
+        if slot is not None and watch.name in slot.sleeping:
+            return  # A wake, or the end of it, is the slot's own business.
         text = f"{watch.name} fails its liveness probe and is restarted"
         self._events.emit("service.liveness-restart", watch.name, text)
         self._begin(watch, self._restart(watch))

@@ -54,13 +54,15 @@ class ServiceWatch:
         self._explained_for = ""
         self._liveness_told = False
         further = partial(ports.gateway_ready, name) if ports.gateway_ready and service.role == "gateway" else None
-        self._probing = Probing(
-            service, effective_probes(service), ports.prober, ports.clock, lambda: on_news(name), further
-        )
+        probes = effective_probes(service)
+        if not service.own_unit:  # Nobody tells when it starts, so there is no start to watch over.
+            probes = {kind: probe for kind, probe in probes.items() if kind is not ProbeKind.STARTUP}
+        self._probing = Probing(service, probes, ports.prober, ports.clock, lambda: on_news(name), further)
 
     async def refresh(self) -> None:
         """Read the unit again; a new main process gets a new pidfd and new probes."""
-        state = await self._ports.control.show(self.service.unit)
+        unit = self.service.unit
+        state = await self._ports.control.show(unit) if self.service.own_unit else outside(unit)
         first = self.observed == 0.0
         self.state, self.observed = state, self._ports.clock.time()
         if first:
@@ -114,7 +116,7 @@ class ServiceWatch:
             )
         text = explain(state, lines)
         if over and state.result != "start-limit-hit":
-            text += f"; systemd has given it up after {state.restarts} restarts"
+            text += f"; systemd has given it up after {state.restarts} restart{'s' if state.restarts != 1 else ''}"
         return text
 
     @property
@@ -123,7 +125,8 @@ class ServiceWatch:
         return bool(self.state.main_pid) and self._exit is None and self._run is not None
 
     def status(self, health_of: Mapping[str, Health]) -> ServiceStatus:
-        """`health_of`: the health of the services that this one depends on, by name."""
+        """`health_of`: the health of the services that this one depends on, by name. One that is not there is not
+        accused."""
         verdict = roll_up(
             self.state, self._probing.statuses, {n: health_of.get(n, Health.UNKNOWN) for n in self.service.depends_on}
         )
@@ -135,13 +138,18 @@ class ServiceWatch:
             cause = ""
         elif self.cause and health in (Health.FAILED, Health.MISSING, Health.STARTING):
             cause = self.cause
+        active = self.state.active_state
+        if not self.service.own_unit and health is not Health.READY:
+            active = ActiveState.UNKNOWN
+            if health is Health.STARTING:
+                health, cause = Health.UNKNOWN, f"{self.name} has not answered yet"
         return ServiceStatus(
             name=self.name,
             role=Role(self.service.role),
             unit=self.service.unit,
             health=health,
             cause=cause,
-            active_state=self.state.active_state,
+            active_state=active,
             sub_state=self.state.sub_state,
             main_pid=0 if self._exit is None else self.state.main_pid,
             since=self.state.active_since,
@@ -152,6 +160,7 @@ class ServiceWatch:
             blocked_by=verdict.blocked_by,
             crash_loop=self.failures.crash_loop,
             observed=self.observed,
+            enabled=self.service.enabled,
         )
 
     def hurry(self) -> None:
@@ -167,3 +176,8 @@ class ServiceWatch:
 
     def close(self) -> None:
         self._unfollow()
+
+
+def outside(unit: str) -> UnitState:
+    """What somebody else's manager runs: it is probed, and that is all that is known of it."""
+    return UnitState(unit, load_state="loaded", active_state=ActiveState.ACTIVE, sub_state="probed")
