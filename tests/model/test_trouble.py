@@ -45,7 +45,8 @@ def titles(name: str) -> dict[int, str]:
 
 
 def serving(switch: Switch, name: str) -> None:
-    make_resident(switch, name, "--force")
+    if resident() != name:
+        make_resident(switch, name, "--force")
     until(lambda: answers(name))
 
 

@@ -88,7 +88,7 @@ class Sleeping:
         except AgentdError as error:
             await sleeping.failed(ctx, model, self.level, error, after="sleep")
             raise
-        await sleeping.learn_slept(ctx, model, slept)
+        ctx.facts.aside(sleeping.learn_slept(ctx, model, slept))
         await self._leaves_room(ctx, run, model)
         run.slept = self.level
         return f"{model.name} {slept.told}"

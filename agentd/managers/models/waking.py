@@ -35,7 +35,7 @@ async def wake(ctx: SlotContext, model: ModelUnit) -> Woken:
     await prove(ctx, model)
     await ctx.sleepers.forget(model.name)
     if level:
-        await _learn(ctx, model, level, seconds)
+        ctx.facts.aside(_learn(ctx, model, level, seconds))
     return Woken(level, seconds)
 
 
