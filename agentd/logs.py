@@ -36,7 +36,14 @@ def set_up(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    asyncio_log = logging.getLogger("asyncio")
+    asyncio_log.setLevel(logging.WARNING)
+    asyncio_log.addFilter(_worth_telling)
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """asyncio before 3.12 says so when a child ends in the moment in which the wait for it is given up."""
+    return not str(record.msg).startswith("Unknown child process pid")
 
 
 def set_level(level: str) -> None:

@@ -185,7 +185,7 @@ def test_a_socket_that_a_killed_server_left_is_no_obstacle(stack: Stack) -> None
     for _ in range(2):
         assert stack.switch("third")[0] == 0
         kill_and_wait(pid("third"))
-        stack.switch("qwen", "--force")
+        assert stack.switch("qwen", "--force")[0] == 0, "its restart after the crash is not in the way"
 
 
 def test_a_torn_file_is_refused_before_anything_is_touched(stack: Stack) -> None:

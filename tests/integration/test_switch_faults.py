@@ -67,6 +67,14 @@ def program_missing(stack: Stack) -> None:
     reloaded(stack)
 
 
+def program_unusable(stack: Stack) -> None:
+    program = stack.home / "vllm-without-a-right"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o644)
+    stack.dropin(DOLPHIN, "50-program.conf", f"[Service]\nExecStart=\nExecStart={program} serve\n")
+    reloaded(stack)
+
+
 def dependency_fails(stack: Stack) -> None:
     (stack.units / "weights.service").write_text("[Service]\nType=oneshot\nExecStart=/bin/false\n")
     stack.dropin(DOLPHIN, "50-weights.conf", "[Unit]\nRequires=weights.service\nAfter=weights.service\n")
@@ -87,6 +95,7 @@ REFUSALS: dict[str, tuple[Callable[[Stack], None], str]] = {
     "unit missing": (unit_missing, "vllm-dolphin.service does not exist"),
     "unit masked": (unit_masked, "vllm-dolphin.service is masked"),
     "unit file broken": (unit_broken, "vllm-dolphin.service cannot be loaded"),
+    "program missing": (program_missing, "the program of vllm-dolphin.service is not there: /no/such/vllm"),
     "model directory missing": (model_missing, "models/dolphin does not exist"),
     "API key missing": (key_missing, "cannot read the API key of dolphin"),
 }
@@ -97,7 +106,7 @@ FAILURES: dict[str, tuple[Callable[[Stack], None], str]] = {
         "ValueError: No supported config format found",
     ),
     "dies while loading": (acting(fail="die-while-loading", load_seconds=0.4), "CUDA out of memory"),
-    "program missing": (program_missing, "vllm-dolphin.service exited with status 203 (cannot execute the program"),
+    "program unusable": (program_unusable, "vllm-dolphin.service exited with status 203 (cannot execute the program"),
     "dependency fails": (dependency_fails, "a unit that it requires failed"),
     "never ready": (never_ready, "wait-ready not finished within 2 s"),
     "wrong model name": (acting(fail="wrong-name"), "serves not-dolphin, not dolphin"),

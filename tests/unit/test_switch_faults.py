@@ -10,7 +10,7 @@ from fakes.rig import manager_of, rig, settings
 from fakes.world import Behaviour, FakeWorld
 
 from agentd.errors import AgentdError, ConflictError
-from agentd.types import JobResult, Outcome
+from agentd.types import ActiveState, JobResult, Outcome
 from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
 
 
@@ -270,6 +270,31 @@ async def test_a_lease_frees_the_slot_and_gives_it_back_also_after_a_restart() -
     assert r.world.serving() == []
     await r.world.clock.advance(700)
     assert r.world.serving() == ["qwen"]
+
+
+async def test_a_model_whose_remains_are_being_killed_is_not_given_up_yet() -> None:
+    """A server that dies leaves its engine; systemd ends that first, and then restarts the unit."""
+    r = await rig()
+    unit = "vllm-qwen.service"
+    r.world.units.change(unit, active_state=ActiveState.DEACTIVATING, sub_state="final-sigterm")
+    await r.manager.ensure()
+    slot = r.board.slot("gpu0")
+    assert slot is not None
+    assert (slot.resident, "model.stopped" in r.kinds()) == ("qwen", False)
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.DONE, change
+    assert r.world.serving() == ["dolphin"]
+    assert ("stop", unit) in r.world.units.calls
+
+
+async def test_a_model_that_was_stopped_by_hand_is_given_up_once_it_is_down() -> None:
+    r = await rig()
+    for state in (ActiveState.DEACTIVATING, ActiveState.INACTIVE):
+        r.world.units.change("vllm-qwen.service", active_state=state, sub_state="dead")
+        await r.manager.ensure()
+    slot = r.board.slot("gpu0")
+    assert slot is not None
+    assert (slot.resident, "model.stopped" in r.kinds()) == (None, True)
 
 
 async def test_a_model_started_by_hand_is_adopted_without_a_fight() -> None:

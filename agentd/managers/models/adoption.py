@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from agentd.core.switch import State
 from agentd.engine.events import EventLog
 from agentd.managers.models import dozing
 from agentd.managers.models.failure import why_ended
 from agentd.managers.models.slot import SlotOwner
-from agentd.types import ActiveState
+from agentd.types import ActiveState, UnitState
 
 RUNNING = (ActiveState.ACTIVE, ActiveState.ACTIVATING, ActiveState.RELOADING, ActiveState.REFRESHING)
 
@@ -35,10 +36,18 @@ async def look(owner: SlotOwner, events: EventLog) -> None:
         return
     if resident is None and any(states[name].job in ("start", "restart") for name in owner.ctx.models):
         return  # Between the stop of one model and the start of the other; the start's own news leads here again.
+    if resident is None and _ending(owner, states):
+        return  # Stopped, or about to be restarted after a crash: its own news leads here again when that is known.
     if resident is None:
         await _lost(owner, events, asleep=owner.resident in sleeping)
     else:
         await _adopt(owner, events, resident)
+
+
+def _ending(owner: SlotOwner, states: Mapping[str, UnitState]) -> bool:
+    """What is left of a model that died is being killed. Who switches away meanwhile has to stop it all the same."""
+    state = states.get(owner.resident or "")
+    return state is not None and state.active_state is ActiveState.DEACTIVATING
 
 
 async def _adopt(owner: SlotOwner, events: EventLog, resident: str) -> None:
