@@ -215,7 +215,9 @@ def test_a_unit_directory_that_cannot_be_written(bare_stack: Stack) -> None:
 def test_no_ordering_cycle_when_everything_stops_at_once(stack: Stack) -> None:
     for unit in ("ollama.service", "agentd-redis.service", "litellm.service"):
         systemctl("start", unit)
-    systemctl("stop", *UNITS, "ollama.service", "agentd-redis.service", "litellm.service", AGENTD, "agentd.socket")
+    others = ("ollama.service", "agentd-redis.service", "litellm.service")
+    # With its socket: a connection to that would start the gateway again, and with it the store.
+    systemctl("stop", *UNITS, *others, "litellm.socket", AGENTD, "agentd.socket")
     systemctl("start", UNITS[0])
     systemctl("start", UNITS[1])
     systemctl("stop", *UNITS)
