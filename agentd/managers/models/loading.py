@@ -22,6 +22,9 @@ TICK, SPACING = 1.0, 0.5
 """Seconds between two texts: at most, so that the time that is left counts down, and at least."""
 OFTEN, SELDOM = 1.0, 10.0
 """Seconds between two looks for a sign of life; a tenth of what counts as a stall, within these bounds."""
+STARTED_UP = "Application startup complete"
+LISTENS = (0.0, 0.01, 0.03, 0.06)
+"""Seconds after that line at which to ask: the server listens a moment later, and polling has become slow by then."""
 CHANGED = 0.1
 """Share by which a duration must differ from the known one to be worth a write."""
 
@@ -79,7 +82,7 @@ class LoadWatch:
         try:
             state = await self._identify()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow(state))
+                group.create_task(self._follow(state, wake))
                 if self._tell is not None:
                     group.create_task(self._show(self._tell))
                 if self._model.spec.stall_timeout > 0:
@@ -100,7 +103,7 @@ class LoadWatch:
             await self._ctx.facts.learn(self._model.name, self._fingerprint)
         return state
 
-    async def _follow(self, state: UnitState) -> None:
+    async def _follow(self, state: UnitState, wake: asyncio.Event) -> None:
         clock = self._ctx.ports.clock
         lines = self._ctx.ports.journal.follow(self._model.unit, invocation=state.invocation_id, pid=self._started.pid)
         async with aclosing(lines):
@@ -108,6 +111,9 @@ class LoadWatch:
                 self._lines += 1
                 if self._loading.feed(line, clock.monotonic()):
                     self._news.set()
+                if STARTED_UP in line:
+                    for soon in LISTENS:
+                        asyncio.get_running_loop().call_later(soon, wake.set)
 
     async def _show(self, tell: Callable[[str], None]) -> None:
         while True:
