@@ -45,6 +45,9 @@ class RealMachine:
     def spawn(self, title: str = "") -> int:
         child = subprocess.Popen([title or "sleep", "1000"], executable="/bin/sleep")
         self._children[child.pid] = child
+        # Popen returns from within the exec, when the new arguments cannot be read yet.
+        while not Path(f"/proc/{child.pid}/cmdline").read_bytes():
+            os.sched_yield()
         return child.pid
 
     def end(self, pid: int) -> None:

@@ -223,11 +223,17 @@ async def test_a_cancelled_copy_has_tidied_up(tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["big"]
 
 
-async def test_fifty_megabytes(tmp_path: Path) -> None:
-    """The loop runs on meanwhile: conftest.py looks at that."""
+@pytest.fixture
+def big(tmp_path: Path) -> Path:
+    """50 MiB, written before the loop is watched."""
     (tmp_path / "big").write_bytes(os.urandom(MEBIBYTE) * 50)
+    return tmp_path / "big"
+
+
+async def test_fifty_megabytes(tmp_path: Path, big: Path) -> None:
+    """The loop runs on meanwhile: conftest.py looks at that."""
     start = time.monotonic()
-    (told,) = await LocalDataFiles().copy({"dump.rdb": str(tmp_path / "big")}, str(tmp_path / "copy"))
+    (told,) = await LocalDataFiles().copy({"dump.rdb": str(big)}, str(tmp_path / "copy"))
     seconds = time.monotonic() - start
     assert told.size == 50 * MEBIBYTE
     assert (tmp_path / "copy" / "dump.rdb").stat().st_size == 50 * MEBIBYTE
