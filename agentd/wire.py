@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from agentd.types import ExitCode, Outcome
@@ -224,15 +225,22 @@ EXIT_CODES: Mapping[Outcome, ExitCode] = {
 }
 
 
-def shown(value: Any) -> list[str]:
+@cache
+def shown(kind: type[Any]) -> tuple[str, ...]:
     """The fields of a dataclass that go over the wire: what its repr leaves out, being raw or secret, stays here."""
-    return [f.name for f in dataclasses.fields(value) if f.repr]
+    return tuple(f.name for f in dataclasses.fields(kind) if f.repr)
+
+
+_LEAVES = frozenset({str, int, float, bool, type(None)})
 
 
 def plain(value: Any) -> Any:
     """A dataclass tree as plain JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: plain(getattr(value, name)) for name in shown(value)}
+    kind = type(value)
+    if kind in _LEAVES:  # Most of it, and the checks below cost.
+        return value
+    if dataclasses.is_dataclass(kind):
+        return {name: plain(getattr(value, name)) for name in shown(kind)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

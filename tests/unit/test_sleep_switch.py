@@ -50,6 +50,7 @@ async def test_the_previous_model_sleeps_and_the_next_switch_wakes_it() -> None:
     details = {p.phase: p.detail for p in second.phases}
     assert details["start"].startswith("qwen woken from level 1 in 0.")
     assert details["release"].startswith("dolphin sleeps at level 1 after 0.")
+    assert details["wait-ready"] == "it has answered when it was woken"
     assert second.finished is not None
     assert second.finished - second.created < 4.0
 

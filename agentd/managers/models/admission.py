@@ -24,11 +24,11 @@ async def question(ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> Questi
     switch = f"sleep{run.level}" if run.level else spec.switch
     if switch == "stop" or run.change.kind not in ("switch", "sleep-check"):
         return Question(model.name, switch, run.change.kind, ctx.slot.max_sleepers)
-    snapshot, version, sleeping, paused, weights = await asyncio.gather(
-        ctx.ports.gpus.read(), admin.version(), admin.sleeping(), admin.paused(), ctx.ports.weights.weights(spec.path)
-    )
+    (snapshot, state), version, sleeping, paused, weights = await asyncio.gather(
+        asyncio.gather(ctx.ports.gpus.read(), ctx.ports.control.show(model.unit)),
+        admin.version(), admin.sleeping(), admin.paused(), ctx.ports.weights.weights(spec.path),
+    )  # fmt: skip
     measured = is_measured(ctx, snapshot)
-    state = await ctx.ports.control.show(model.unit)
     return Question(
         model=model.name,
         switch=switch,
@@ -43,7 +43,7 @@ async def question(ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> Questi
         pinned=bool(state.main_pid) and ctx.sleepers.pinned.get(model.name) == state.main_pid,
         reserve=ctx.slot.sleep_reserve,
         rooms=await rooms(ctx, run, model, level_of(switch), snapshot) if measured else (),
-        facts=await facts_of(ctx, model),
+        facts=await facts_of(ctx, model, state),
     )
 
 

@@ -19,9 +19,20 @@ async def asleep(
 ) -> frozenset[str]:
     """Models whose units are up and that sleep. A unit that is not there yet, or not any more, sleeps not."""
     states = states or await ctx.briefs()
+    said = await answers(ctx, states, timeout=timeout)
+    return frozenset(
+        name for name, answer in said.items() if (name in ctx.sleepers.levels if answer is None else answer)
+    )
+
+
+async def answers(
+    ctx: SlotContext, states: Mapping[str, UnitState], *, timeout: float, but: str | None = None
+) -> Mapping[str, bool | None]:
+    """What each model says, but one, that is up and may sleep; None where it does not say."""
     names = [name for name in ctx.models if states[name].active_state in ASKED and may_sleep(ctx, name)]
-    answers = await asyncio.gather(*(sleeps(ctx, name, timeout=timeout) for name in names))
-    return frozenset(name for name, answer in zip(names, answers, strict=True) if answer)
+    names = [name for name in names if name != but]
+    said = await asyncio.gather(*(Admin(ctx.ports, ctx.models[name]).sleeping(timeout) for name in names))
+    return dict(zip(names, said, strict=True))
 
 
 async def sleeps(ctx: SlotContext, name: str, *, timeout: float = SOON) -> bool:
@@ -34,10 +45,6 @@ def may_sleep(ctx: SlotContext, name: str) -> bool:
     return ctx.models[name].spec.switch != "stop" or name in ctx.sleepers.levels
 
 
-async def awake(
-    ctx: SlotContext, states: Mapping[str, UnitState] | None = None, *, timeout: float = SOON
-) -> tuple[str, ...]:
-    """Models that are up, or on their way, and do not sleep; in the order of the configuration."""
-    states = states or await ctx.briefs()
-    sleeping = await asleep(ctx, states, timeout=timeout)
+def awake(ctx: SlotContext, states: Mapping[str, UnitState], sleeping: frozenset[str]) -> tuple[str, ...]:
+    """Models that are up, or on their way, and not among those that sleep; in the order of the configuration."""
     return tuple(name for name in ctx.models if states[name].active_state.up and name not in sleeping)

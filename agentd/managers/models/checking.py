@@ -10,12 +10,14 @@ from agentd.core.sleep_policy import verdict
 from agentd.core.switch import Signal, State
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
+from agentd.managers.models.admission import question
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.draining import reopen
 from agentd.managers.models.fingerprint import facts_of
 from agentd.managers.models.precheck import precheck as precheck_target
 from agentd.managers.models.releaser import STOP, Sleeping, restorer
 from agentd.managers.models.waking import learn_canary
+from agentd.types import UnitState
 
 KIND = "sleep-check"
 
@@ -24,7 +26,9 @@ async def precheck(ctx: SlotContext, run: SwitchRun) -> Step:
     """PRECHECK: what speaks against a sleep is told before anything is touched."""
     assert run.target is not None
     step = await precheck_target(ctx, run)
-    why = await Sleeping(run.level).admit(ctx, run, run.target) if step.signal is Signal.PASS else ""
+    if step.signal is not Signal.PASS:
+        return step
+    why = Sleeping(run.level).admit(await question(ctx, run, run.target))
     return Step(Signal.REFUSE, cause=why) if why else step
 
 
@@ -40,20 +44,20 @@ async def release(ctx: SlotContext, run: SwitchRun) -> Step:
         return Step(Signal.PASS, f"{await STOP.release(ctx, run, run.target)}: {error.message}")
 
 
-async def rounds(ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> str:
+async def rounds(ctx: SlotContext, run: SwitchRun, model: ModelUnit, state: UnitState) -> str:
     """START of a model that sleeps: woken, and in a check put to sleep and woken once more; on the way back only woken.
     Raises AgentdError."""
     if run.change.kind != KIND or run.state is not State.START:
-        return await restorer(ctx, model).restore(ctx, model)
+        return await restorer(ctx, model).restore(ctx, model, state)
     try:
-        first = await restorer(ctx, model).restore(ctx, model)
+        first = await restorer(ctx, model).restore(ctx, model, state)
         await Sleeping(run.level).release(ctx, run, model)
-        second = await restorer(ctx, model).restore(ctx, model)
+        second = await restorer(ctx, model).restore(ctx, model, state)
     except AgentdError as error:
         await _broken(ctx, run, model, error.message)
         raise
     values = {"checked": ctx.ports.clock.time(), "failures": 0, "broken": ""}
-    known = await facts_of(ctx, model)
+    known = await facts_of(ctx, model, state)
     await ctx.facts.learn_sleep(model.name, known.fingerprint, run.level, **values)
     return f"{first}; {second}"
 

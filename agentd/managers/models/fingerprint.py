@@ -19,6 +19,7 @@ def fingerprint(model: ModelUnit, state: UnitState) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:LENGTH]
 
 
-async def facts_of(ctx: SlotContext, model: ModelUnit) -> ModelFacts:
-    """What is known of the model as its unit is now; nothing that was learned of another command line."""
-    return ctx.facts.of(model.name, fingerprint(model, await ctx.ports.control.show(model.unit)))
+async def facts_of(ctx: SlotContext, model: ModelUnit, state: UnitState | None = None) -> ModelFacts:
+    """What is known of the model as its unit is now; nothing that was learned of another command line. `state`: where
+    the caller has just read it."""
+    return ctx.facts.of(model.name, fingerprint(model, state or await ctx.ports.control.show(model.unit)))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 
-from agentd.core.loading import Life, Loading, average, averaged
+from agentd.core.loading import Life, Loading, LoadPhase, average, averaged
 from agentd.errors import AgentdError
 from agentd.managers.models.context import ModelUnit, SlotContext, wait_any
 from agentd.managers.models.fingerprint import fingerprint
@@ -22,9 +22,8 @@ TICK, SPACING = 1.0, 0.5
 """Seconds between two texts: at most, so that the time that is left counts down, and at least."""
 OFTEN, SELDOM = 1.0, 10.0
 """Seconds between two looks for a sign of life; a tenth of what counts as a stall, within these bounds."""
-STARTED_UP = "Application startup complete"
-LISTENS = (0.0, 0.01, 0.03, 0.06)
-"""Seconds after that line at which to ask: the server listens a moment later, and polling has become slow by then."""
+LAST_STRETCH = 10.0
+"""Seconds after its last phase of loading has begun, in which a server may answer any moment."""
 CHANGED = 0.1
 """Share by which a duration must differ from the known one to be worth a write."""
 
@@ -62,6 +61,12 @@ class LoadWatch:
         """Raises AgentdError("load-stalled")."""
         if self._stalled:
             raise AgentdError("load-stalled", self._stalled)
+
+    def answers_soon(self) -> bool:
+        """Its log says that the server itself is being started. journald tells of a line up to a quarter of a second
+        late, so that the line of a server that is up comes too late to wait for."""
+        since = self._ctx.ports.clock.monotonic() - self._loading.since
+        return self._loading.phase is LoadPhase.SERVER and since < LAST_STRETCH
 
     def took(self, seconds: float) -> str:
         """ "answers after 41.20 s (loading weights 12 s, compiling 20 s)"; the load is over."""
@@ -111,9 +116,8 @@ class LoadWatch:
                 self._lines += 1
                 if self._loading.feed(line, clock.monotonic()):
                     self._news.set()
-                if STARTED_UP in line:
-                    for soon in LISTENS:
-                        asyncio.get_running_loop().call_later(soon, wake.set)
+                    if self.answers_soon():
+                        wake.set()
 
     async def _show(self, tell: Callable[[str], None]) -> None:
         while True:

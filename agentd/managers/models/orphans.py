@@ -44,7 +44,7 @@ def still_there(ctx: SlotContext, pid: int, tree: Mapping[int, int]) -> bool:
 async def end_orphans(ctx: SlotContext, run: SwitchRun, snapshot: GpuSnapshot) -> int:
     """How many were killed now. Each is killed once: what survives that is told by whoever waits for its memory."""
     count = 0
-    for suspect in list(_suspects(ctx, run, snapshot)):
+    for suspect in await _of_units_that_are_down(ctx, list(_suspects(ctx, run, snapshot))):
         # One that is on several GPUs is listed for each of them.
         if suspect.process.pid in run.ended or not await _is_orphan(ctx, suspect):
             continue
@@ -69,6 +69,15 @@ def _suspects(ctx: SlotContext, run: SwitchRun, snapshot: GpuSnapshot) -> Iterab
             if model is not None and tree.get(info.pid) == info.start and info.title.startswith(TITLE):
                 yield Suspect(info, model, held, ours=True)
                 break
+
+
+async def _of_units_that_are_down(ctx: SlotContext, suspects: list[Suspect]) -> list[Suspect]:
+    """By one question for all: mostly these are sleepers, and there is nothing to end."""
+    try:
+        states = await ctx.briefs() if suspects else {}
+    except AgentdError:
+        return []
+    return [suspect for suspect in suspects if not states[suspect.model.name].active_state.up]
 
 
 async def _is_orphan(ctx: SlotContext, suspect: Suspect) -> bool:

@@ -54,14 +54,18 @@ async def checks(ctx: SlotContext, target: ModelUnit, run: SwitchRun | None = No
 
 async def _remember_previous(ctx: SlotContext, run: SwitchRun) -> None:
     """Whose processes must be gone later, and whose memory back; read while they still run."""
-    snapshot = await ctx.ports.gpus.read()
+    asked = ctx.ports.control.show(run.previous.unit) if run.previous is not None else _nobody()
+    snapshot, state = await asyncio.gather(ctx.ports.gpus.read(), asked)
     run.unlisted = None if snapshot.trouble(ctx.slot.gpus) else unlisted(snapshot)
-    if run.previous is None:
+    if run.previous is None or state is None:
         return
-    state = await ctx.ports.control.show(run.previous.unit)
     run.previous_pids = ctx.ports.kernel.cgroup_pids(state.control_group) if state.control_group else frozenset()
     run.previous_tree = tree_of(ctx, run.previous_pids)
     run.commands[run.previous.name] = state.exec_start
+
+
+async def _nobody() -> None:
+    """What systemd says where there is no previous model."""
 
 
 async def _unit_and_vram(ctx: SlotContext, target: ModelUnit) -> tuple[UnitState, PrecheckItem | None]:

@@ -12,14 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentd.core.sleep_policy import crowded, level_of, refusal
+from agentd.core.sleep_policy import Question, crowded, level_of, refusal
 from agentd.errors import AgentdError
+from agentd.gpu import GpuSnapshot
 from agentd.managers.models import sleeping, waking
 from agentd.managers.models.admin import Admin
-from agentd.managers.models.admission import question, rooms
+from agentd.managers.models.admission import rooms
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.endpoint import QUICK
 from agentd.managers.models.release import stop_unit
+from agentd.types import UnitState
 
 CUT_OFF_PATIENCE = 15.0
 """Seconds for a server whose requests are cut off: vLLM waits without a limit for a client that does not leave."""
@@ -31,8 +33,8 @@ class Releaser(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def admit(self, ctx: SlotContext, run: SwitchRun, model: ModelUnit, /) -> str:
-        """Why it cannot be used for this model now, in one sentence; "" when it can. Changes nothing."""
+    def admit(self, asked: Question, /) -> str:
+        """Why it cannot be used for the model that was asked about, in one sentence; "" when it can."""
         ...
 
     async def release(self, ctx: SlotContext, run: SwitchRun, model: ModelUnit, /) -> str:
@@ -40,8 +42,9 @@ class Releaser(Protocol):
         is in no state to be relied on, and has to be stopped."""
         ...
 
-    async def restore(self, ctx: SlotContext, model: ModelUnit, /) -> str:
-        """The model serves again; the detail of the phase. Raises AgentdError: as for `release`."""
+    async def restore(self, ctx: SlotContext, model: ModelUnit, state: UnitState, /) -> str:
+        """The model serves again; the detail of the phase. `state`: of its unit, as it sleeps. Raises AgentdError: as
+        for `release`."""
         ...
 
 
@@ -51,7 +54,7 @@ class Stopping:
 
     name: str = "stop"
 
-    async def admit(self, _ctx: SlotContext, _run: SwitchRun, _model: ModelUnit) -> str:
+    def admit(self, _asked: Question) -> str:
         return ""
 
     async def release(self, ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> str:
@@ -65,7 +68,7 @@ class Stopping:
         await ctx.sleepers.forget(model.name)
         return forced or f"{model.unit} is stopped"
 
-    async def restore(self, _ctx: SlotContext, model: ModelUnit) -> str:
+    async def restore(self, _ctx: SlotContext, model: ModelUnit, _state: UnitState) -> str:
         raise AgentdError("not-asleep", f"{model.name} was stopped; it has to be started")
 
 
@@ -79,8 +82,8 @@ class Sleeping:
     def name(self) -> str:
         return f"sleep{self.level}"
 
-    async def admit(self, ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> str:
-        return refusal(await question(ctx, run, model))
+    def admit(self, asked: Question) -> str:
+        return refusal(asked)
 
     async def release(self, ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> str:
         try:
@@ -89,21 +92,20 @@ class Sleeping:
             await sleeping.failed(ctx, model, self.level, error, after="sleep")
             raise
         ctx.facts.aside(sleeping.learn_slept(ctx, model, slept))
-        await self._leaves_room(ctx, run, model)
+        await self._leaves_room(ctx, run, model, slept.left)
         run.slept = self.level
         return f"{model.name} {slept.told}"
 
-    async def _leaves_room(self, ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> None:
+    async def _leaves_room(self, ctx: SlotContext, run: SwitchRun, model: ModelUnit, left: GpuSnapshot) -> None:
         """What was expected of the rest is known now. Too much of it is no failure of the sleep."""
-        snapshot = await ctx.ports.gpus.read()
-        lack = crowded(model.name, await rooms(ctx, run, model, self.level, snapshot, asleep=True))
+        lack = crowded(model.name, await rooms(ctx, run, model, self.level, left, asleep=True))
         if lack:
             sleeping.tell_fallback(ctx, model, self.level, "no-room", lack, instead="stopped")
             raise AgentdError("no-room", lack)
 
-    async def restore(self, ctx: SlotContext, model: ModelUnit) -> str:
+    async def restore(self, ctx: SlotContext, model: ModelUnit, state: UnitState) -> str:
         try:
-            woken = await waking.wake(ctx, model)
+            woken = await waking.wake(ctx, model, state)
         except AgentdError as error:
             await sleeping.failed(ctx, model, self.level, error, after="wake")
             raise
@@ -113,13 +115,13 @@ class Sleeping:
 STOP = Stopping()
 
 
-async def choose(ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> tuple[Releaser, str]:
-    """The way for this model in this change, and why it is not the configured one ("" when it is)."""
-    level = run.level or level_of(model.spec.switch)
-    if not level or run.change.kind not in ("switch", "sleep-check"):
+def choose(asked: Question) -> tuple[Releaser, str]:
+    """The way for the model that was asked about, and why it is not the configured one ("" when it is)."""
+    level = level_of(asked.switch)
+    if not level or asked.kind not in ("switch", "sleep-check"):
         return STOP, ""
     way = Sleeping(level)
-    why = await way.admit(ctx, run, model)
+    why = way.admit(asked)
     return (STOP, why) if why else (way, "")
 
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from agentd.core.sleep_policy import level_of, surplus, willing
+import asyncio
+from dataclasses import dataclass
+
+from agentd.core.sleep_policy import Question, surplus, willing
 from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
-from agentd.managers.models.admin import Admin
 from agentd.managers.models.admission import question, rooms
-from agentd.managers.models.asleep import asleep
+from agentd.managers.models.asleep import answers
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.releaser import STOP, choose
+
+PATIENCE = 5.0
+"""Seconds for a model to say whether it sleeps: one that does not is stopped."""
 
 
 async def release(ctx: SlotContext, run: SwitchRun) -> Step:
     """PASS when nothing of the previous model is left, or it sleeps and its memory is back; STUCK when never."""
     if run.only:
         return Step(Signal.KEPT, await STOP.release(ctx, run, ctx.models[run.only]))
-    stays = await _stays(ctx, run)
-    told = await _thin_out(ctx, run, stays)
-    if run.previous is None:
+    asked, found = await asyncio.gather(_asked(ctx, run), _sleepers(ctx, run))
+    told = await _thin_out(ctx, run, found, stays=asked is not None and willing(asked))
+    if run.previous is None or asked is None:
         return Step(Signal.PASS, "; ".join(told) or "nothing to stop")
-    told.append(await _previous(ctx, run, run.previous))
+    # Who was stopped has left room.
+    told.append(await _previous(ctx, run, run.previous, await question(ctx, run, run.previous) if told else asked))
     if run.slept:
         return Step(Signal.PASS, "; ".join(told))
     holder = ctx.ports.kernel.port_holder(run.previous.port) if run.previous.port else None
@@ -31,8 +37,13 @@ async def release(ctx: SlotContext, run: SwitchRun) -> Step:
     return Step(Signal.PASS, "; ".join(told))
 
 
-async def _previous(ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> str:
-    way, why = await choose(ctx, run, model)
+async def _asked(ctx: SlotContext, run: SwitchRun) -> Question | None:
+    """What decides about the previous model, None where there is none."""
+    return await question(ctx, run, run.previous) if run.previous is not None else None
+
+
+async def _previous(ctx: SlotContext, run: SwitchRun, model: ModelUnit, asked: Question) -> str:
+    way, why = choose(asked)
     if way is not STOP:
         try:
             return await way.release(ctx, run, model)
@@ -41,35 +52,39 @@ async def _previous(ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> str:
     return await STOP.release(ctx, run, model) + (f", not put to sleep: {why}" if why else "")
 
 
-async def _stays(ctx: SlotContext, run: SwitchRun) -> bool:
-    """Will the previous model be one sleeper more?"""
-    if run.previous is None or run.change.kind != "switch" or not level_of(run.previous.spec.switch):
-        return False
-    return willing(await question(ctx, run, run.previous))
+@dataclass(frozen=True, slots=True)
+class _Sleepers:
+    """Beside the previous model. `names`: longest asleep first, strangers to the notes at last."""
+
+    names: tuple[str, ...]
+    certain: frozenset[str]
+    """Those that say so themselves; who does not may wake under the next model."""
+    ended: tuple[str, ...]
+    """Noted, and not running any more."""
 
 
-async def _thin_out(ctx: SlotContext, run: SwitchRun, stays: bool) -> list[str]:
-    """Stop every sleeper that must not stay: more than the slot allows, or in the way of the target."""
-    states = await ctx.briefs()
-    found = await asleep(ctx, states, timeout=5.0)
+async def _sleepers(ctx: SlotContext, run: SwitchRun) -> _Sleepers:
     previous = run.previous.name if run.previous is not None else None
-    known = [name for name in ctx.sleeping if name != previous and states[name].active_state.up]
-    sleepers = known + sorted(found - set(known) - {previous})
+    states = await ctx.briefs()
+    said = await answers(ctx, states, timeout=PATIENCE, but=previous)
+    known = tuple(name for name in ctx.sleeping if name != previous and states[name].active_state.up)
+    certain = frozenset(name for name, answer in said.items() if answer)
+    ended = tuple(name for name in ctx.sleeping if not states[name].active_state.up)
+    return _Sleepers(known + tuple(sorted(certain - set(known))), certain, ended)
+
+
+async def _thin_out(ctx: SlotContext, run: SwitchRun, found: _Sleepers, *, stays: bool) -> list[str]:
+    """Stop every sleeper that must not stay: more than the slot allows, or in the way of the target. `stays`: the
+    previous model will be one more."""
     if run.change.kind == "switch":
-        lying = [name for name in sleepers if not await _certain(ctx, name)]
-        honest = [name for name in sleepers if name not in lying]
+        honest = [name for name in found.names if name in found.certain]
         too_many = surplus(honest, run.target.name if run.target else None, ctx.slot.max_sleepers - stays)
-        gone = [*lying, *too_many]
+        gone = [*(name for name in found.names if name not in found.certain), *too_many]
     else:
-        gone = sleepers
+        gone = list(found.names)
     told = [f"sleeper {await STOP.release(ctx, run, ctx.models[name])}" for name in gone]
-    await ctx.sleepers.forget(*[name for name in ctx.sleeping if not states[name].active_state.up])
-    return told + await _make_room(ctx, run, [name for name in sleepers if name not in gone])
-
-
-async def _certain(ctx: SlotContext, name: str) -> bool:
-    """A sleeper that does not say that it sleeps may wake under the next model."""
-    return await Admin(ctx.ports, ctx.models[name]).sleeping(5.0) is True
+    await ctx.sleepers.forget(*found.ended)
+    return told + await _make_room(ctx, run, [name for name in found.names if name not in gone])
 
 
 async def _make_room(ctx: SlotContext, run: SwitchRun, sleepers: list[str]) -> list[str]:

@@ -31,6 +31,8 @@ class Slept:
     freed: int
     residual: int
     host: int
+    left: GpuSnapshot
+    """The GPUs with the model asleep."""
 
     @property
     def told(self) -> str:
@@ -41,15 +43,15 @@ class Slept:
 async def put_to_sleep(ctx: SlotContext, model: ModelUnit, level: int) -> Slept:
     """Ends with the model asleep and paused. Raises SleepError; then it is in no state that could be relied on."""
     admin, clock = Admin(ctx.ports, model), ctx.ports.clock
-    before, memory, begun = await ctx.ports.gpus.read(), ctx.ports.kernel.memory_available(), clock.monotonic()
-    await _hold(admin, model)
+    memory, begun = ctx.ports.kernel.memory_available(), clock.monotonic()
+    before, _ = await asyncio.gather(ctx.ports.gpus.read(), _hold(admin, model))
     await ctx.sleepers.note(model.name, level)
     await admin.sleep(level, model.spec.sleep_timeout)
     if await admin.sleeping(model.spec.sleep_timeout) is not True:
         raise SleepError("not-asleep", f"{model.name} said that it sleeps, and does not")
     seconds = clock.monotonic() - begun
-    freed, residual = await _freed(ctx, model, before)
-    return Slept(level, seconds, freed, residual, max(0, memory - ctx.ports.kernel.memory_available()))
+    freed, residual, left = await _freed(ctx, model, before)
+    return Slept(level, seconds, freed, residual, max(0, memory - ctx.ports.kernel.memory_available()), left)
 
 
 async def _hold(admin: Admin, model: ModelUnit) -> None:
@@ -67,10 +69,10 @@ async def _hold(admin: Admin, model: ModelUnit) -> None:
         raise SleepError("busy", f"{left} in work on {model.name} although it is paused") from None
 
 
-async def _freed(ctx: SlotContext, model: ModelUnit, before: GpuSnapshot) -> tuple[int, int]:
-    """Bytes that came back and bytes that stay. Raises SleepError when it was less than four fifths."""
+async def _freed(ctx: SlotContext, model: ModelUnit, before: GpuSnapshot) -> tuple[int, int, GpuSnapshot]:
+    """Bytes that came back, bytes that stay, and the GPUs then. Raises SleepError when it was less than four fifths."""
     if not is_measured(ctx, before):
-        return 0, 0
+        return 0, 0, before
     had = sum(held_by(ctx, before, model).values())
     alone = had > 0
     had = had or _used(ctx, before)
@@ -80,7 +82,7 @@ async def _freed(ctx: SlotContext, model: ModelUnit, before: GpuSnapshot) -> tup
         if is_measured(ctx, now):
             has = sum(held_by(ctx, now, model).values()) if alone else _used(ctx, now)
         if had - has >= FREED_SHARE * had:
-            return had - has, has
+            return had - has, has, now
         if ctx.ports.clock.monotonic() >= deadline:
             raise SleepError("kept-memory", f"{model.name} sleeps and keeps {told_bytes(has)} of {told_bytes(had)}")
         await asyncio.sleep(POLL)
@@ -91,12 +93,13 @@ def _used(ctx: SlotContext, snapshot: GpuSnapshot) -> int:
 
 
 async def learn_slept(ctx: SlotContext, model: ModelUnit, slept: Slept) -> None:
+    state = await ctx.ports.control.show(model.unit)
     if slept.level == 1:
-        ctx.sleepers.pinned[model.name] = (await ctx.ports.control.show(model.unit)).main_pid
+        ctx.sleepers.pinned[model.name] = state.main_pid
     values: dict[str, object] = {"sleep_seconds": slept.seconds}
     measured = {"freed": slept.freed, "residual": slept.residual, "host_bytes": slept.host}
     values |= {key: value for key, value in measured.items() if value}
-    known = await facts_of(ctx, model)
+    known = await facts_of(ctx, model, state)
     await ctx.facts.learn_sleep(model.name, known.fingerprint, slept.level, **values)
     ctx.counters.add("agentd_model_sleep", model.name, str(slept.level), "done")
 

@@ -11,7 +11,7 @@ from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
 from agentd.managers.models import budget, checking
-from agentd.managers.models.asleep import ASKED, awake, sleeps
+from agentd.managers.models.asleep import ASKED, asleep, awake
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun, wait_any
 from agentd.managers.models.draining import reopen
 from agentd.managers.models.endpoint import Endpoint
@@ -103,11 +103,12 @@ async def start(ctx: SlotContext, run: SwitchRun) -> Step:
     if again is not None:
         return again
     states = await ctx.briefs()
-    others = [name for name in await awake(ctx, states, timeout=PATIENT) if name != run.target.name]
+    sleeping = await asleep(ctx, states, timeout=PATIENT)
+    others = [name for name in awake(ctx, states, sleeping) if name != run.target.name]
     if others:
         return Step(Signal.FAIL, cause=f"{', '.join(others)} was started by somebody else meanwhile")
     known = states[run.target.name].active_state
-    started = await bring_up(ctx, run, run.target, known)
+    started = await bring_up(ctx, run, run.target, known, rests=run.target.name in sleeping)
     run.target_pid, run.target_cgroup, run.start_job = started.pid, started.cgroup, started.job
     run.woken = bool(started.woken)
     run.found_up = known in (*ASKED, ActiveState.ACTIVATING) and not (started.woken or started.instead)
@@ -115,16 +116,17 @@ async def start(ctx: SlotContext, run: SwitchRun) -> Step:
     return Step(Signal.PASS, started.woken or f"main process {started.pid}{started.instead}")
 
 
-async def bring_up(ctx: SlotContext, run: SwitchRun, model: ModelUnit, known: ActiveState) -> Started:
-    """A sleeper is woken; when that fails it is ended, its memory waited for, and it is started like any other.
+async def bring_up(ctx: SlotContext, run: SwitchRun, model: ModelUnit, known: ActiveState, *, rests: bool) -> Started:
+    """A sleeper (`rests`) is woken; when that fails it is ended, its memory waited for, and it is started like any
+    other.
 
     Raises AgentdError naming why the unit did not start.
     """
     instead = ""
-    if known in ASKED and await sleeps(ctx, model.name, timeout=PATIENT):
+    if rests:
         try:
-            told = await checking.rounds(ctx, run, model)
             state = await ctx.ports.control.show(model.unit)
+            told = await checking.rounds(ctx, run, model, state)
             return Started(state.main_pid, state.control_group, woken=told)
         except AgentdError as error:
             instead = f"; started anew: {error.message}"

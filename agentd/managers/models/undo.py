@@ -50,7 +50,9 @@ async def _untouched(ctx: SlotContext, run: SwitchRun, target: ModelUnit, state:
 async def settle(ctx: SlotContext, run: SwitchRun) -> Step:
     """Decide where to go back to, and wait until there is room for it."""
     await _let_stops_finish(ctx, run)
-    up = await awake(ctx, timeout=PATIENT)
+    states = await ctx.briefs()
+    sleeping = await asleep(ctx, states, timeout=PATIENT)
+    up = awake(ctx, states, sleeping)
     previous = run.previous
     if previous is not None and previous.name in up:
         return Step(Signal.PASS, f"{previous.name} is up")
@@ -60,7 +62,7 @@ async def settle(ctx: SlotContext, run: SwitchRun) -> Step:
     if previous is None or not run.rollback:
         return Step(Signal.EMPTIED, "no model to go back to" if previous is None else "rollback was not wanted")
     # Of the previous model nothing may be left either: its own leftovers would make its new start fail.
-    rests = previous.name in await _asleep(ctx)
+    rests = previous.name in sleeping
     gone = run.target_pids - run.previous_pids if rests else run.target_pids | run.previous_pids
     step = await wait_for_previous(ctx, run, lambda: wait_vram(ctx, run, previous, gone))
     return Step(Signal.STUCK, cause=step.cause) if step.signal is Signal.FAIL else step
@@ -88,27 +90,29 @@ async def rollback(ctx: SlotContext, run: SwitchRun) -> Step:
     previous = run.previous
     assert previous is not None
     states = await ctx.briefs()
-    others = [name for name in await awake(ctx, states, timeout=PATIENT) if name != previous.name]
+    sleeping = await asleep(ctx, states, timeout=PATIENT)
+    others = [name for name in awake(ctx, states, sleeping) if name != previous.name]
     if others:
         run.adopted = others[0]
         return Step(Signal.ADOPT, f"{others[0]} was started by somebody else and stays")
-    known = states[previous.name].active_state
+    known, rests = states[previous.name].active_state, previous.name in sleeping
     try:
-        if previous.name not in await _asleep(ctx):
+        if not rests:
             await ungate(ctx, run)
         started = await once_more(
             ctx, run, previous,
-            lambda: _back(ctx, run, previous, known), lambda: _back(ctx, run, previous, ActiveState.INACTIVE),
+            lambda: _back(ctx, run, previous, known, rests=rests),
+            lambda: _back(ctx, run, previous, ActiveState.INACTIVE, rests=False),
         )  # fmt: skip
     except AgentdError as error:
         return Step(Signal.FAIL, cause=f"{previous.name} does not come back: {error.message}")
     return Step(Signal.PASS, f"{previous.name} is serving again{f', {started.woken}' if started.woken else ''}")
 
 
-async def _back(ctx: SlotContext, run: SwitchRun, previous: ModelUnit, known: ActiveState) -> Started:
+async def _back(ctx: SlotContext, run: SwitchRun, previous: ModelUnit, known: ActiveState, *, rests: bool) -> Started:
     """One that is up and yet does not serve was caught half way into its sleep: it is ended and started, once."""
     try:
-        started = await bring_up(ctx, run, previous, known)
+        started = await bring_up(ctx, run, previous, known, rests=rests)
         await _ready(ctx, run, started)
     except AgentdError as error:
         if known not in ASKED or previous.spec.switch == "stop":
@@ -118,10 +122,6 @@ async def _back(ctx: SlotContext, run: SwitchRun, previous: ModelUnit, known: Ac
         started = await start_unit(ctx, previous, ActiveState.INACTIVE)
         await _ready(ctx, run, started)
     return started
-
-
-async def _asleep(ctx: SlotContext) -> frozenset[str]:
-    return await asleep(ctx, timeout=PATIENT)
 
 
 async def _ready(ctx: SlotContext, run: SwitchRun, started: Started) -> None:

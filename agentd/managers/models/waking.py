@@ -8,6 +8,7 @@ from agentd.errors import AgentdError
 from agentd.managers.models.admin import Admin, SleepError
 from agentd.managers.models.context import ModelUnit, SlotContext
 from agentd.managers.models.fingerprint import facts_of
+from agentd.types import UnitState
 
 CANARY_SECONDS = 5.0
 """For each of the two answers that are learned; a model that takes longer is not compared."""
@@ -23,8 +24,9 @@ class Woken:
         return f"woken from level {self.level or 'unknown'} in {self.seconds:.2f} s"
 
 
-async def wake(ctx: SlotContext, model: ModelUnit) -> Woken:
-    """Ends with the model serving. Raises SleepError; then it may hold any part of its memory and must be stopped."""
+async def wake(ctx: SlotContext, model: ModelUnit, state: UnitState) -> Woken:
+    """Ends with the model serving; `state` is its unit's, as it sleeps. Raises SleepError; then it may hold any part of
+    its memory and must be stopped."""
     admin, clock = Admin(ctx.ports, model), ctx.ports.clock
     level, begun = ctx.sleepers.levels.get(model.name) or await admin.level() or 0, clock.monotonic()
     await admin.wake(level, model.spec.wake_timeout)
@@ -32,10 +34,11 @@ async def wake(ctx: SlotContext, model: ModelUnit) -> Woken:
         raise SleepError("error", f"{model.name} said that it is awake, and is not")
     await _open(admin)
     seconds = clock.monotonic() - begun
-    await prove(ctx, model)
+    known = await facts_of(ctx, model, state)
+    await prove(ctx, model, known.canary)
     await ctx.sleepers.forget(model.name)
     if level:
-        ctx.facts.aside(_learn(ctx, model, level, seconds))
+        ctx.facts.aside(_learn(ctx, model, known.fingerprint, level, seconds))
     return Woken(level, seconds)
 
 
@@ -47,11 +50,10 @@ async def _open(admin: Admin) -> None:
         raise SleepError("error", f"requests are still turned away: {error.message}") from error
 
 
-async def prove(ctx: SlotContext, model: ModelUnit) -> None:
-    """The same prompt gives the same text as after the cold start; where that was never the same, some text."""
+async def prove(ctx: SlotContext, model: ModelUnit, known: str) -> None:
+    """The same prompt gives the text that is known of the cold start; where that was never the same (""), some text."""
     if not model.spec.verify:
         return
-    known = (await facts_of(ctx, model)).canary
     try:
         text = await Admin(ctx.ports, model).say(model.spec.verify_timeout)
     except AgentdError as error:
@@ -63,9 +65,8 @@ async def prove(ctx: SlotContext, model: ModelUnit) -> None:
         raise SleepError("garbage", f"{model.name} says nothing after its wake")
 
 
-async def _learn(ctx: SlotContext, model: ModelUnit, level: int, seconds: float) -> None:
-    known = await facts_of(ctx, model)
-    await ctx.facts.learn_sleep(model.name, known.fingerprint, level, wake_seconds=seconds, failures=0)
+async def _learn(ctx: SlotContext, model: ModelUnit, fingerprint: str, level: int, seconds: float) -> None:
+    await ctx.facts.learn_sleep(model.name, fingerprint, level, wake_seconds=seconds, failures=0)
     ctx.counters.add("agentd_model_wake", model.name, str(level), "done")
 
 
