@@ -95,7 +95,9 @@ def format_bytes(size: int) -> str:
 
 
 def told_bytes(size: int) -> str:
-    """For a person to read: "14G", "14.4G", "512M". What is measured is never a round number."""
+    """For a person to read: "14G", "14.4G", "512M", "3K". What is measured is never a round number."""
+    if 0 < size < 1024**2:
+        return f"{max(1, size // 1024)}K"
     value, unit = size / 1024**2, "M"
     if value >= 1024:
         value, unit = value / 1024, "G"

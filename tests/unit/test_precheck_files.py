@@ -59,7 +59,7 @@ async def test_many_problems_are_counted() -> None:
 async def test_whole_files_are_told_with_their_size() -> None:
     made = await rig()
     made.world.weights.sizes["/models/dolphin"] = 14 * 1024**3
-    assert await files(made) == [(True, "the files of dolphin are whole (1 of weights, 14G)")]
+    assert await files(made) == [(True, "the files of dolphin are whole (1 file of weights, 14G)")]
     assert made.world.weights.checked == [("/models/dolphin", False)]
 
 

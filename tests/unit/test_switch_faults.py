@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from fakes.rig import manager_of, rig, settings
 from fakes.world import Behaviour, FakeWorld
 
 from agentd.errors import AgentdError, ConflictError
+from agentd.ports_models import CheckedFiles
 from agentd.types import ActiveState, JobResult, Outcome
 from agentd.wire import LeaseRequest, SwitchRequest, UnloadRequest
 
@@ -205,6 +207,20 @@ async def test_a_server_whose_requests_are_cut_off_is_not_waited_for(
     assert release.seconds < 20 if running else release.seconds > 60, release
     aborted = [q for q in r.world.prober.requests if q.path == "/pause?mode=abort"]
     assert bool(aborted) == bool(running)
+
+
+async def test_a_request_that_comes_while_the_files_are_checked_is_waited_for() -> None:
+    """The count of PRECHECK is old by then."""
+    r = await rig()
+    check = r.world.weights.check
+
+    async def slow(path: str, *, checksums: bool = False) -> CheckedFiles:
+        await asyncio.sleep(0.5)
+        r.world.models["qwen"].running = 1
+        return await check(path, checksums=checksums)
+
+    r.world.weights.check = slow  # type: ignore[method-assign]
+    assert (await r.switch("dolphin", drain=5.0, on_busy="refuse")).outcome is Outcome.DRAIN_REFUSED
 
 
 async def test_drain_waits_for_requests_and_refuses_or_aborts_by_policy() -> None:

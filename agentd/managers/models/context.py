@@ -66,6 +66,14 @@ class Runtime:
         return self.spec.managed == "container" and kernel.comm(pid).startswith(PROGRAMS)
 
 
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Requests in flight; None means that the server did not say, which is not zero."""
+
+    requests: int | None
+    reason: str = ""
+
+
 class Tell(Protocol):
     def __call__(self, kind: str, subject: str, message: str, **data: str | float | None) -> object: ...
 
@@ -153,6 +161,8 @@ class SwitchRun(Run):
     """Seconds for which the slot is lent out once it is free."""
     cut_off: bool = False
     """Requests of the previous model may be in flight, and are not waited for any more."""
+    counted: tuple[float, Busy] | None = None
+    """Requests in flight on the previous model, and the monotonic second of that."""
     gated: bool = False
     """/pause was sent to the previous model and must be undone when it stays."""
     previous_pids: frozenset[int] = frozenset()

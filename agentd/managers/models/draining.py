@@ -7,11 +7,30 @@ import asyncio
 from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
-from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
-from agentd.managers.models.endpoint import Busy, Endpoint
+from agentd.managers.models.context import Busy, ModelUnit, SlotContext, SwitchRun
+from agentd.managers.models.endpoint import Endpoint
 
 BUSY_POLL = 0.25
 """Seconds between two looks at the request counts; after traffic was seen, zero must be seen twice."""
+
+
+FRESH = 0.05
+"""Seconds for which a count is as good as a new one: what comes next takes as long."""
+
+
+async def count(ctx: SlotContext, run: SwitchRun) -> None:
+    """Requests in flight on the previous model, beside the other checks: a server that was idle for long may take
+    longer for its metrics than all of them."""
+    if run.previous is not None:
+        busy = await Endpoint(ctx.ports, run.previous).busy()
+        run.counted = (ctx.ports.clock.monotonic(), busy)
+
+
+async def _counted(ctx: SlotContext, run: SwitchRun, endpoint: Endpoint) -> Busy:
+    """As counted a moment ago, or anew."""
+    if run.counted is not None and ctx.ports.clock.monotonic() - run.counted[0] < FRESH:
+        return run.counted[1]
+    return await endpoint.busy()
 
 
 async def drain(ctx: SlotContext, run: SwitchRun) -> Step:
@@ -20,10 +39,10 @@ async def drain(ctx: SlotContext, run: SwitchRun) -> Step:
         return Step(Signal.PASS, "nothing resident")
     endpoint = Endpoint(ctx.ports, run.previous)
     if run.drain <= 0:
-        run.cut_off = (await endpoint.busy()).requests != 0
+        run.cut_off = (await _counted(ctx, run, endpoint)).requests != 0
         return Step(Signal.PASS, "not waiting for requests in flight")
     # Counted before the gate closes: where nothing runs there is nothing to gate, and no request to turn away.
-    busy = await endpoint.busy()
+    busy = await _counted(ctx, run, endpoint)
     if busy.requests == 0:
         return Step(Signal.PASS, busy.reason or "no request in flight")
     gate = asyncio.ensure_future(endpoint.pause(run.drain))

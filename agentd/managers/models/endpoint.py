@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from agentd.errors import AgentdError
-from agentd.managers.models.context import ModelUnit, Ports
+from agentd.managers.models.context import Busy, ModelUnit, Ports
 from agentd.ports import HttpAnswer
 
 _BUSY = re.compile(rb"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? ([0-9.eE+]+)\s*$", re.MULTILINE)
 QUICK = 2.0
 """Seconds for an answer that needs no model work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """Requests in flight; None means that the server did not say, which is not zero."""
-
-    requests: int | None
-    reason: str = ""
 
 
 class Endpoint:

@@ -12,6 +12,7 @@ from agentd.errors import AgentdError
 from agentd.gpu import GpuSnapshot
 from agentd.managers.models import budget, eviction
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
+from agentd.managers.models.draining import count
 from agentd.managers.models.endpoint import Endpoint
 from agentd.managers.models.holders import missing_gpus, unlisted
 from agentd.managers.models.listening import place_check
@@ -26,7 +27,7 @@ async def precheck(ctx: SlotContext, run: SwitchRun) -> Step:
     if run.target is None:
         await _remember_previous(ctx, run)
         return Step(Signal.PASS, "nothing to start")
-    found, _ = await asyncio.gather(checks(ctx, run.target, run), _remember_previous(ctx, run))
+    found, _, _ = await asyncio.gather(checks(ctx, run.target, run), _remember_previous(ctx, run), count(ctx, run))
     failed = [item for item in found if not item.ok]
     if failed:
         return Step(Signal.REFUSE, cause="; ".join(item.detail for item in failed))

@@ -49,4 +49,5 @@ def told_problems(name: str, problems: tuple[FileProblem, ...]) -> str:
 
 def told_whole(name: str, found: CheckedFiles) -> str:
     how = f", {found.checksums} by checksum" if found.checksums else ""
-    return f"the files of {name} are whole ({found.files} of weights, {told_bytes(found.size)}{how})"
+    files = f"{found.files} file{'' if found.files == 1 else 's'} of weights"
+    return f"the files of {name} are whole ({files}, {told_bytes(found.size)}{how})"

@@ -20,7 +20,7 @@ from agentd.types import ActiveState
 FIRST_POLL, LAST_POLL = 0.004, 0.25
 """Seconds between two looks: short at first, later a two-hundredth of the time waited, so that a server that
 loads for a second is seen within 5 ms and one that loads for a minute costs next to nothing."""
-SOON_POLL = 0.02
+SOON_POLL = 0.01
 """At most, when its log says that it is about to answer."""
 
 
