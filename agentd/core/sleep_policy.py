@@ -65,6 +65,8 @@ class Question:
     reserve: int = 0
     rooms: tuple[Room, ...] = ()
     facts: ModelFacts = field(default_factory=lambda: ModelFacts(""))
+    in_place_of: str = ""
+    """The target, where that is to listen on the model's own port or socket."""
 
 
 def level_of(switch: str) -> int:
@@ -78,6 +80,8 @@ def refusal(ask: Question) -> str:
         return f"{ask.model} is configured to be stopped"
     if ask.kind not in ("switch", "sleep-check"):
         return f"{_a(ask.kind)} wants the whole GPU"
+    if ask.in_place_of:
+        return f"{ask.model} asleep would go on listening where {ask.in_place_of} is to"
     return _server(ask) or _known(ask) or _machine(ask)
 
 

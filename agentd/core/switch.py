@@ -147,7 +147,7 @@ def advance(state: State, signal: Signal, *, before: State) -> State:
 def outcome(path: tuple[tuple[State, Signal], ...], final: State) -> Outcome:
     """How a change ended, from the phases it went through and the resting state it reached."""
     signals = dict(path)
-    if final is State.WEDGED and any(s in signals for s in FORWARD[2:]):
+    if final is State.WEDGED and any(s not in UNTOUCHED for s in signals):
         return Outcome.WEDGED
     went_back = any(s is State.CLEANUP for s, _ in path)
     if went_back:

@@ -113,7 +113,10 @@ def test_after_a_kill_exactly_one_model_serves(faulty: Stack, kind: str, side: s
     if kind == "bad":
         assert resident == "qwen"
     if at.startswith(("precheck", "drain")):
-        assert (resident, change["outcome"]) == ("qwen", "cancelled")
+        # The write of the drain is not waited for: that of the release may be on the disk by the time of the kill.
+        allowed = {"cancelled"} if at.startswith("precheck") else {"cancelled", "rolled-back"}
+        assert resident == "qwen"
+        assert change["outcome"] in allowed, change
         assert stack.show(unit_of("qwen"), "InvocationID") == before, "a healthy model was restarted"
     if kind == "good" and at.startswith(("verify", "active")):
         assert resident == "dolphin"

@@ -288,6 +288,25 @@ async def test_a_client_that_loads_again_and_again_ends_the_change_with_its_name
     assert evictions(r)["reloaded"] == 1
 
 
+async def test_a_client_that_never_stops_does_not_end_the_way_back() -> None:
+    """Its processes are in no unit that is known, and there is room for one of the two alone."""
+    r, ollama = await beside(vram_timeout=20.0)
+    r.world.gpus.total = 17 * GIB
+    ollama.reloads, ollama.reload_after = 100, 0.3
+    load = ollama.load
+
+    def unnamed(model: str, size: int = 0) -> None:
+        load(model, size)
+        r.world.kernel.processes[ollama.pids[model]].unit = "session-1.scope"
+
+    ollama.load = unnamed  # type: ignore[method-assign]
+    ollama.load(LLAMA)
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.DEGRADED, change
+    assert "no room to go back" in detail(change, "settle")
+    assert r.world.serving() == []
+
+
 async def test_a_sleep_check_leaves_it_alone() -> None:
     """The model gives its memory back for a moment only, and to itself."""
     r, ollama = await beside()

@@ -115,6 +115,25 @@ async def test_a_restart_of_agentd_leaves_sleepers_asleep() -> None:
     assert (await new.switch("qwen")).way == "wake"
 
 
+@pytest.mark.parametrize("resident", ["dolphin", None])
+async def test_a_kill_while_a_sleeper_alone_is_stopped_fails_nothing(resident: str | None) -> None:
+    r = await sleepers()
+    await r.switch("dolphin")
+    if resident is None:
+        r.world.units.die("vllm-dolphin.service", status=0)
+        await r.manager.ensure()
+    cut = Cut(r, 3, durable=True)  # As RELEASE begins.
+    r.manager.stop("qwen")
+    await cut.reached.wait()
+    cut.lift()
+    new = await again(r)
+    slot = new.board.slot("gpu0")
+    assert slot is not None
+    assert (slot.resident, slot.state) == (resident, "active" if resident else "idle")
+    (change,) = (c for c in new.changes.recent(9) if c.kind == "unload")
+    assert (change.outcome, slot.cause) == (Outcome.CANCELLED, ""), change
+
+
 async def test_the_server_is_believed_and_not_the_record() -> None:
     """Recorded as asleep, and awake: somebody woke it while agentd was away, and ended the other one."""
     r = await sleepers()

@@ -162,6 +162,46 @@ async def test_without_a_gpu_to_measure_an_explicit_level_is_believed_and_auto_i
         assert states(r)["qwen"] == expected
 
 
+async def test_where_memory_is_not_to_be_looked_at_no_figure_of_it_decides() -> None:
+    """Though NVML works: what qwen held before its sleep is no lack of room."""
+    r = await sleepers(vram_probe="none")
+    for target in ("dolphin", "qwen", "dolphin"):
+        await r.switch(target)
+    assert states(r) == {"qwen": "asleep", "dolphin": "awake"}
+    assert "sleep.fallback" not in r.kinds()
+
+
+async def test_sleepers_beside_the_target_are_not_stopped_for_room_that_nobody_measures() -> None:
+    r = await sleepers("qwen", "dolphin", "falcon", vram_probe="none", max_sleepers=2)
+    for target in ("dolphin", "falcon"):
+        await r.switch(target)
+    assert states(r) == {"qwen": "asleep", "dolphin": "asleep", "falcon": "awake"}
+
+
+async def test_a_model_does_not_sleep_where_the_target_is_to_listen() -> None:
+    r = await sleepers()
+    config = sleep_settings()
+    shared = dict(config.services)
+    shared["dolphin"] = msgspec.structs.replace(shared["dolphin"], url=shared["qwen"].url)
+    await r.manager.apply(msgspec.structs.replace(config, services=shared))
+    plan = await r.manager.plan(SwitchRequest("dolphin", dry_run=True))
+    told = next(item.detail for item in plan.checks if item.check == "release")
+    assert told == "qwen would be stopped: qwen asleep would go on listening where dolphin is to"
+
+
+async def test_a_sleeper_that_listens_where_the_target_is_to_is_stopped() -> None:
+    names = ("qwen", "dolphin", "falcon")
+    r = await sleepers(*names, max_sleepers=2)
+    await r.switch("dolphin")
+    config = sleep_settings(*names, max_sleepers=2)
+    shared = dict(config.services)
+    shared["falcon"] = msgspec.structs.replace(shared["falcon"], url=shared["qwen"].url)
+    await r.manager.apply(msgspec.structs.replace(config, services=shared))
+    change = await r.switch("falcon")
+    release = next(p.detail for p in change.phases if p.phase == "release")
+    assert release.startswith("sleeper vllm-qwen.service is stopped; dolphin sleeps"), change
+
+
 async def test_where_the_driver_gives_no_figures_for_processes_the_gpus_own_count() -> None:
     r = await sleepers()
     r.world.gpus.silent = True

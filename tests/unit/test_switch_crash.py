@@ -91,6 +91,18 @@ def two_at_once(r: Rig) -> int:
     return count
 
 
+async def test_an_end_of_agentd_is_no_failure_of_the_target() -> None:
+    r = await rig()
+    r.manager.switch(SwitchRequest("dolphin"))
+    await r.world.clock.advance(3.0)
+    await r.manager.close()
+    again = manager_of(r.world, settings())
+    await again.manager.start(settings())
+    await r.world.clock.advance(200)
+    assert r.world.serving() == ["qwen"]
+    assert again.board.slot("gpu0").cooldowns == {}  # type: ignore[union-attr]
+
+
 async def test_a_healthy_target_found_after_the_crash_is_kept_not_restarted() -> None:
     r = await rig()
     change, _ = r.manager.switch(SwitchRequest("dolphin"))

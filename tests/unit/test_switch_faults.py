@@ -235,6 +235,18 @@ async def test_drain_waits_for_requests_and_refuses_or_aborts_by_policy() -> Non
     assert "1 requests still in flight" in drained.detail
 
 
+@pytest.mark.parametrize(("listens", "outcome"), [(True, Outcome.DRAIN_REFUSED), (False, Outcome.DONE)])
+async def test_only_who_does_not_listen_has_surely_no_request(listens: bool, outcome: Outcome) -> None:
+    """The connection broke off, or the answer was no HTTP: that is all one kind of failure."""
+    r = await rig()
+    qwen = r.world.models["qwen"]
+    handler = r.world.prober.handlers["http://127.0.0.1:8001"]
+    r.world.prober.serve("http://127.0.0.1:8001", lambda q: None if q.path == "/metrics" or not listens else handler(q))
+    change = await r.switch("dolphin", drain=5.0, on_busy="refuse")
+    assert change.outcome is outcome, change
+    assert qwen.ready == listens
+
+
 async def test_unknown_request_counts_are_not_zero() -> None:
     r = await rig()
     r.world.models["qwen"].metrics = False

@@ -65,6 +65,8 @@ def test_an_unknown_move_names_both_sides() -> None:
          (State.SETTLE, Signal.PASS), (State.ROLLBACK, Signal.PASS)], State.ACTIVE, Outcome.ROLLED_BACK),
         ([(s, Signal.PASS) for s in switch.FORWARD[:5]] + [(State.START, Signal.FAIL), (State.CLEANUP, Signal.PASS),
          (State.SETTLE, Signal.EMPTIED)], State.DEGRADED, Outcome.DEGRADED),
+        ([(State.PRECHECK, Signal.PASS), (State.ROLLBACK, Signal.CRASH), (State.CLEANUP, Signal.STUCK)], State.WEDGED,
+         Outcome.WEDGED),
     ],
 )  # fmt: skip
 def test_outcome(path: list[tuple[State, Signal]], final: State, expected: Outcome) -> None:

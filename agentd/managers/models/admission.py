@@ -11,6 +11,7 @@ from agentd.managers.models.budget import command, need
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.fingerprint import facts_of
 from agentd.managers.models.holders import foreign_memory, held_by, unlisted
+from agentd.managers.models.listening import same_place
 
 RESIDUAL = 1024**3
 """What a sleeper is taken to hold on a GPU before it was ever measured; published figures go from 0.5 to 1.4 GiB."""
@@ -44,7 +45,13 @@ async def question(ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> Questi
         reserve=ctx.slot.sleep_reserve,
         rooms=await rooms(ctx, run, model, level_of(switch), snapshot) if measured else (),
         facts=await facts_of(ctx, model, state),
+        in_place_of=_in_place_of(run, model),
     )
+
+
+def _in_place_of(run: SwitchRun, model: ModelUnit) -> str:
+    target = run.target
+    return target.name if target is not None and target.name != model.name and same_place(model, target) else ""
 
 
 def is_measured(ctx: SlotContext, snapshot: GpuSnapshot) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from agentd.errors import AgentdError
 from agentd.managers.models.context import Busy, ModelUnit, Ports
+from agentd.managers.models.listening import accepts
 from agentd.ports import HttpAnswer
 
 _BUSY = re.compile(rb"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? ([0-9.eE+]+)\s*$", re.MULTILINE)
@@ -83,7 +84,8 @@ class Endpoint:
         try:
             answer = await self._ask("/metrics")
         except AgentdError as error:
-            if error.kind == "probe-failed":
+            # Who takes connections may be at work, whatever is wrong with the answer.
+            if error.kind == "probe-failed" and not await accepts(self._ports, self._model):
                 return Busy(0, "not listening")
             return Busy(None, error.message)
         counts = [float(value) for _, value in _BUSY.findall(answer.body)]

@@ -17,6 +17,11 @@ def place(model: ModelUnit) -> str:
     return f"socket {model.socket}" if model.socket else f"port {model.port}"
 
 
+def same_place(one: ModelUnit, other: ModelUnit) -> bool:
+    """Only one of them can listen; models of a slot may be configured so."""
+    return (one.socket, one.port) == (other.socket, other.port)
+
+
 def place_check(ctx: SlotContext, target: ModelUnit) -> PrecheckItem:
     """The target's port or socket is free, or held by a model of the slot, which will be gone by then."""
     holder = listener(ctx.ports.kernel, target)

@@ -29,11 +29,14 @@ async def wait_for_previous(ctx: SlotContext, run: SwitchRun, wait: Callable[[],
     if not ctx.runtimes:
         return await wait()
     until = ctx.ports.clock.monotonic() + ctx.slot.evict_timeout
-    for _ in range(RETRIES + 1):
+    for _ in range(RETRIES):
         refused = await _evict_all(ctx, run, until)
         step = await _until(wait(), lambda: _interruption(ctx))
         if step.signal is not Signal.RETRY:
             break
+    else:  # Whoever loads again and again may yet leave room enough: what is free decides.
+        refused = await _evict_all(ctx, run, until)
+        step = await wait()
     if step.signal is Signal.PASS:
         return step
     holder = await _in_the_way(ctx)
@@ -80,9 +83,9 @@ async def _evict_all(ctx: SlotContext, run: SwitchRun, until: float) -> str:
 
 
 async def _in_the_way(ctx: SlotContext) -> str:
-    """A runtime that holds GPU memory and was to leave."""
+    """A runtime that holds GPU memory and was to leave, by the driver or, where that names nobody, by its own word."""
     for name, runtime in ctx.runtimes.items():
         held = await occupancy(ctx, runtime) if runtime.spec.policy != "ignore" else None
         if held is not None and held.pids:
             return name
-    return ""
+    return (await reloaded(ctx))[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agentd.core.backoff import cooldown_seconds
 from agentd.core.schema import Slot
-from agentd.core.switch import COMMITTED, State
+from agentd.core.switch import COMMITTED, Signal, State
 from agentd.managers.models.context import SwitchRun
 from agentd.ports import SlotRecord
 from agentd.types import Outcome
@@ -47,11 +47,13 @@ def remembered(record: SlotRecord, run: SwitchRun, slot: Slot, resident: str | N
 
 
 def _cooldowns(record: SlotRecord, run: SwitchRun, slot: Slot, now: float) -> dict[str, tuple[int, float]]:
-    """A target that failed is left alone for a while, longer each time; one that works starts afresh."""
+    """A target that failed is left alone for a while, longer each time; one that works starts afresh. An end of agentd
+    on the way is no failure of the target."""
     cooldowns = dict(record.cooldowns or {})
-    if run.target is None:
+    if run.target is None or run.change.kind != "switch":
         return cooldowns
-    failed = run.change.outcome in (Outcome.ROLLED_BACK, Outcome.DEGRADED) and not run.cancelled.is_set()
+    cut_off = run.cancelled.is_set() or any(signal is Signal.CRASH for _, signal in run.path)
+    failed = run.change.outcome in (Outcome.ROLLED_BACK, Outcome.DEGRADED) and not cut_off
     if failed:
         count = cooldowns.get(run.target.name, (0, 0.0))[0] + 1
         cooldowns[run.target.name] = (count, now + cooldown_seconds(count, base=slot.cooldown, cap=slot.cooldown_max))

@@ -45,6 +45,8 @@ async def recover(owner: SlotOwner, change: Change) -> Change | None:
         await ungate(ctx, run)
     if phase in UNTOUCHED:
         return await _settled(owner, run, serving, Outcome.CANCELLED, "nothing was stopped")
+    if change.target is None and change.previous is None:
+        return await _settled(owner, run, serving, Outcome.CANCELLED, "what sleeps still is shown by: agentctl status")
     if target is not None and serving == target.name and await _healthy(ctx, target):
         return await _settled(owner, run, serving, Outcome.RECOVERED, f"{serving} was found serving and is kept")
     if previous is not None and serving == previous.name and await _healthy(ctx, previous):

@@ -17,7 +17,7 @@ from agentd.errors import AgentdError
 from agentd.gpu import GpuSnapshot
 from agentd.managers.models import sleeping, waking
 from agentd.managers.models.admin import Admin
-from agentd.managers.models.admission import rooms
+from agentd.managers.models.admission import is_measured, rooms
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
 from agentd.managers.models.endpoint import QUICK
 from agentd.managers.models.release import stop_unit
@@ -98,6 +98,8 @@ class Sleeping:
 
     async def _leaves_room(self, ctx: SlotContext, run: SwitchRun, model: ModelUnit, left: GpuSnapshot) -> None:
         """What was expected of the rest is known now. Too much of it is no failure of the sleep."""
+        if not is_measured(ctx, left):
+            return
         lack = crowded(model.name, await rooms(ctx, run, model, self.level, left, asleep=True))
         if lack:
             sleeping.tell_fallback(ctx, model, self.level, "no-room", lack, instead="stopped")

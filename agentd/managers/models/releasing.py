@@ -9,9 +9,10 @@ from agentd.core.sleep_policy import Question, surplus, willing
 from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
-from agentd.managers.models.admission import question, rooms
+from agentd.managers.models.admission import is_measured, question, rooms
 from agentd.managers.models.asleep import answers
 from agentd.managers.models.context import ModelUnit, SlotContext, SwitchRun
+from agentd.managers.models.listening import same_place
 from agentd.managers.models.releaser import STOP, choose
 
 PATIENCE = 5.0
@@ -77,14 +78,20 @@ async def _thin_out(ctx: SlotContext, run: SwitchRun, found: _Sleepers, *, stays
     """Stop every sleeper that must not stay: more than the slot allows, or in the way of the target. `stays`: the
     previous model will be one more."""
     if run.change.kind == "switch":
-        honest = [name for name in found.names if name in found.certain]
+        in_the_way = [name for name in found.names if name not in found.certain or _in_place(ctx, run, name)]
+        honest = [name for name in found.names if name not in in_the_way]
         too_many = surplus(honest, run.target.name if run.target else None, ctx.slot.max_sleepers - stays)
-        gone = [*(name for name in found.names if name not in found.certain), *too_many]
+        gone = [*in_the_way, *too_many]
     else:
         gone = list(found.names)
     told = [f"sleeper {await STOP.release(ctx, run, ctx.models[name])}" for name in gone]
     await ctx.sleepers.forget(*found.ended)
     return told + await _make_room(ctx, run, [name for name in found.names if name not in gone])
+
+
+def _in_place(ctx: SlotContext, run: SwitchRun, name: str) -> bool:
+    """It listens where the target is to."""
+    return run.target is not None and name != run.target.name and same_place(ctx.models[name], run.target)
 
 
 async def _make_room(ctx: SlotContext, run: SwitchRun, sleepers: list[str]) -> list[str]:
@@ -94,6 +101,8 @@ async def _make_room(ctx: SlotContext, run: SwitchRun, sleepers: list[str]) -> l
     others = [name for name in sleepers if target is not None and name != target.name]
     while others and target is not None:
         snapshot = await ctx.ports.gpus.read()
+        if not is_measured(ctx, snapshot):
+            break
         found = await rooms(ctx, run, ctx.models[others[0]], 1, snapshot, asleep=True)
         if not any(room.short for room in found):
             break
