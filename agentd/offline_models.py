@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentd import offline, paths, resources
@@ -22,6 +22,10 @@ from agentd.core.schema import Settings
 from agentd.errors import AgentdError, ConfigError
 from agentd.offline_models_plan import Wanted, plan
 from agentd.types import ActiveState, Scope
+
+FETCHED = (
+    "its files are there now: --replace has them checked before a switch, and served without a look at the network"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class _Place:
         config = paths.config_dir() / config_files.FRAGMENT_DIR / model_unit.fragment_name(name)
         return cls(str(paths.unit_dir() / model_unit.unit_name(name)), str(config))
 
+    def of_plan(self, made: ModelPlan) -> dict[str, str]:
+        """The files as they are to be, the unit first."""
+        template = resources.template("vllm-model.service").read_text()
+        return {self.unit: model_unit.unit_text(template, made), self.config: model_unit.config_text(made)}
+
     def texts(self) -> tuple[str | None, str | None]:
         return fileset.read(Path(self.unit)), fileset.read(Path(self.config))
 
@@ -64,18 +73,12 @@ def add(wanted: Wanted) -> Done:
         known = model_unit.ours(config, CONFIG_PURPOSE)
         _free(wanted, settings, place, unit, config)
         made, notes = plan(wanted, settings, settings.services.get(wanted.name) if known else None)
-        template = resources.template("vllm-model.service").read_text()
-        texts = {place.unit: model_unit.unit_text(template, made), place.config: model_unit.config_text(made)}
-        if {place.unit: unit, place.config: config} == texts:
-            return Done(
-                wanted.name,
-                made.unit,
-                False,
-                tuple(texts),
-                (*notes, *unit_loading.load(made.unit, only_due=True)),
-                {},
-                made,
-            )
+        texts = place.of_plan(made)
+        fetched = not wanted.replace and _only_fetched(place, made)
+        if fetched or (unit, config) == tuple(texts.values()):
+            more = (FETCHED,) if fetched else ()
+            loading = unit_loading.load(made.unit, only_due=True)
+            return Done(wanted.name, made.unit, False, tuple(texts), (*notes, *more, *loading), {}, made)
         if (unit, config) != (None, None) and not wanted.replace:
             hint = f"agentctl models show {wanted.name} says how it is; --replace makes it as told here"
             raise AgentdError("model-exists", f"{wanted.name} is there already, with other settings", hint=hint)
@@ -85,6 +88,13 @@ def add(wanted: Wanted) -> Done:
         with _undone_on_failure(before):
             loading = unit_loading.load(made.unit)
         return Done(wanted.name, made.unit, True, tuple(texts), (*notes, *loading), before, made)
+
+
+def _only_fetched(place: _Place, made: ModelPlan) -> bool:
+    """It was added when the cache did not have it, and has been downloaded since; nothing else is different."""
+    before = replace(made, path="", downloads=True)
+    named = not made.source.startswith("/") and not made.downloads
+    return named and place.texts() == tuple(place.of_plan(before).values())
 
 
 def remove(name: str, *, keep_unit: bool = False, force: bool = False) -> Done:

@@ -11,7 +11,7 @@ from pathlib import Path
 from agentd import offline_gateway, paths
 from agentd.adapters import env_files, vllm_install, weight_checks
 from agentd.adapters.kernel import LinuxKernel
-from agentd.core import model_args, model_unit
+from agentd.core import model_args, model_keys, model_unit
 from agentd.core.addresses import LONGEST_SOCKET, AddressError, parse_listen, parse_url
 from agentd.core.leaves import quoted, suggest
 from agentd.core.model_args import wrong
@@ -20,7 +20,6 @@ from agentd.core.schema import Service, Settings
 from agentd.errors import AgentdError
 
 FIRST_PORT, LAST_PORT = 8001, 8999
-KEY = "VLLM_API_KEY"
 SHIPPED: Mapping[int, str] = {4001: "LiteLLM", 6379: "Redis", 9775: "agentd", 11434: "Ollama"}
 """Ports of the stack's other services, whether they are configured here or not."""
 
@@ -60,6 +59,7 @@ def plan(wanted: Wanted, settings: Settings, before: Service | None) -> tuple[Mo
     if not program:
         what = f'no program "{wanted.vllm}"' if wanted.vllm else "no vllm program in ~/.local/bin or on PATH"
         raise wrong(f"there is {what}", "name it: --vllm PROGRAM")
+    model_args.check_program(program)
     asked = model_args.loader(wanted.loader)
     base = ModelPlan(
         name=wanted.name, source="", path="", program=program, slot=slot, gpus=gpus,
@@ -72,12 +72,11 @@ def plan(wanted: Wanted, settings: Settings, before: Service | None) -> tuple[Mo
     made, notes = _files(wanted, base)
     if asked == "auto" and not made.loader:
         notes.append("no quicker loader is installed beside vllm: its own is used")
-    made = _key(wanted, _listening(wanted, made, settings, before))
+    made, told = _key(wanted, _listening(wanted, made, settings, before))
+    notes += told
     whose = _registered(settings).get(made.port, made.name)
     if whose != made.name:
         notes.append(f"the gateway's ports.yaml gives port {made.port} to {whose}")
-    if not made.credential and not made.env_file:
-        notes.append("it asks for no API key; --api-key-credential FILE or --env-file FILE gives it one")
     return made, tuple(notes)
 
 
@@ -100,6 +99,7 @@ def _files(wanted: Wanted, base: ModelPlan) -> tuple[ModelPlan, list[str]]:
     if wanted.repo:
         model_args.check_repo(wanted.repo)
         cached = vllm_install.cached_repo(wanted.repo, paths.home(), os.environ)
+        base = replace(base, cache=_cache())
         if cached:
             _whole(cached, base.name)
             return replace(base, source=wanted.repo, path=cached), []
@@ -111,8 +111,27 @@ def _files(wanted: Wanted, base: ModelPlan) -> tuple[ModelPlan, list[str]]:
     if Path(path).is_file() and not path.lower().endswith(".gguf"):
         hint = f"write the directory that it is in: --path {Path(path).parent}"
         raise wrong(f'--path "{path}" is a file, and vLLM loads a directory or one .gguf file', hint)
+    _refuse_cache(path)
     _whole(path, base.name)
     return replace(base, source=path, path=path, single_file=Path(path).is_file()), []
+
+
+def _cache() -> tuple[tuple[str, str], ...]:
+    """Where Hugging Face's cache is by this environment; the unit has another one."""
+    found = vllm_install.cache_variables(os.environ)
+    return tuple((name, model_args.printable(name, path)) for name, path in found)
+
+
+def _refuse_cache(path: str) -> None:
+    """What the checks take for the snapshot in it, vLLM takes for a directory without a model."""
+    snapshot = weight_checks.model_directory(path)
+    if snapshot == path:
+        return
+    hint = f"a snapshot can be given: --path {snapshot}"
+    if repo := vllm_install.repo_of(path):
+        ours = vllm_install.hub(paths.home(), os.environ) == Path(path).parent
+        hint = f"write --id {repo}" + ("" if ours else f", with HF_HUB_CACHE={Path(path).parent} in the environment")
+    raise wrong(f'--path "{path}" is a place in Hugging Face\'s cache, which vLLM does not load by its path', hint)
 
 
 def _whole(path: str, name: str) -> None:
@@ -167,26 +186,37 @@ def _socket(text: str, made: ModelPlan) -> ModelPlan:
     return made
 
 
-def _key(wanted: Wanted, made: ModelPlan) -> ModelPlan:
+def _key(wanted: Wanted, made: ModelPlan) -> tuple[ModelPlan, list[str]]:
     if wanted.credential and wanted.env_file:
         raise wrong("--api-key-credential and --env-file cannot stand together")
     if wanted.credential:
         path = _secret("--api-key-credential", wanted.credential)
-        if env_files.alone(env_files.read(path).text or "") is None:
-            raise wrong(f"{path} is not a file with the key alone", f"of lines NAME=value: --env-file {path}")
-        return replace(made, credential=path)
+        model_keys.check_alone(path, env_files.read(path).text or "")
+        return replace(made, credential=path), []
     if wanted.env_file:
         path = _secret("--env-file", wanted.env_file)
-        if not env_files.read(path).value(KEY):
-            raise wrong(f"{path} has no line {KEY}=...", f"of the key alone: --api-key-credential {path}")
-        return replace(made, env_file=path)
-    shared = str(paths.config_dir() / "vllm.env")  # Of the shipped units; the gateway has that key already.
-    return replace(made, env_file=shared) if env_files.read(shared).value(KEY) else made
+        model_keys.check_env_file(path, env_files.read(path).text or "")
+        return replace(made, env_file=path), []
+    return _shared_key(made)
+
+
+def _shared_key(made: ModelPlan) -> tuple[ModelPlan, list[str]]:
+    """Of the shipped units; the gateway has that key already."""
+    none = "it asks for no API key; --api-key-credential FILE or --env-file FILE gives it one"
+    path = _followed(str(paths.config_dir() / "vllm.env"))
+    found = env_files.read(path)
+    if not found.value(model_keys.VARIABLE):
+        return made, [none]
+    try:
+        model_keys.check_env_file(path, found.text or "")
+    except AgentdError as error:
+        return made, [f"the shared key is not taken: {error.message}", none]
+    return replace(made, env_file=path), []
 
 
 def _secret(option: str, text: str) -> str:
     """A file with a key: there, not empty, and nobody else's to read."""
-    path = _absolute(option, text)
+    path = model_args.printable(option, _followed(_absolute(option, text)))
     try:
         status = os.stat(path)  # noqa: PTH116
     except OSError as error:
@@ -196,6 +226,11 @@ def _secret(option: str, text: str) -> str:
     if status.st_mode & 0o077:
         raise wrong(f"{option} {path}: others may read it", f"chmod 600 {path}")
     return path
+
+
+def _followed(path: str) -> str:
+    """A file's own place: systemd follows a link, agentd reads no key through one."""
+    return os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114
 
 
 def _absolute(option: str, text: str) -> str:

@@ -124,8 +124,10 @@ class Nvml:
             if self._xids.failed:
                 self._arm(nvml)
             self._xids.poll(nvml)
-        problems = "; ".join(found.text for found in faults)
-        faults += self._gone(gpus, faults)
+        gone = list(self._gone(gpus, faults))
+        # Those that are listed can be read in full without the ones that have gone; with none left nothing can be read.
+        problems = "; ".join(found.text for found in (faults if gpus else (*faults, *gone)))
+        faults += gone
         if self._due_again(gpus, faults):
             self._xids.poll(nvml)
             self.close()
@@ -152,8 +154,7 @@ class Nvml:
         return next((uuid for uuid, known in self._known.items() if known == index), "")
 
     def _gone(self, gpus: list[Gpu], faults: list[GpuFault]) -> Iterator[GpuFault]:
-        """GPUs that were there and are not listed any more: NVML that begins anew leaves out what it lost. Those that
-        are listed can be read in full, so this is no `error`."""
+        """GPUs that were there and are not listed any more: NVML that begins anew leaves out what it lost."""
         listed = {gpu.uuid for gpu in gpus} | {found.uuid for found in faults}
         for uuid, index in self._known.items():
             if uuid not in listed:

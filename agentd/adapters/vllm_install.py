@@ -11,6 +11,8 @@ from agentd.core.model_files import is_weights
 
 LOADERS = (("fastsafetensors", "fastsafetensors"), ("runai_model_streamer", "runai_streamer"))
 """Module -> load format, the quicker one first."""
+PLACE = "models--"
+"""What the name of a repository's directory in Hugging Face's cache begins with."""
 
 
 def program(named: str, home: Path) -> str:
@@ -46,9 +48,7 @@ def _site_packages(vllm: Path) -> list[Path]:
 
 def cached_repo(repo: str, home: Path, env: Mapping[str, str]) -> str:
     """The directory of a repository in Hugging Face's cache; "" when its weights are not there."""
-    base = Path(env["HF_HOME"]) if env.get("HF_HOME") else home / ".cache/huggingface"
-    hub = Path(env["HF_HUB_CACHE"]) if env.get("HF_HUB_CACHE") else base / "hub"
-    root = hub / ("models--" + repo.replace("/", "--"))
+    root = hub(home, env) / (PLACE + repo.replace("/", "--"))
     try:
         there = any(
             is_weights(entry.name) for snapshot in (root / "snapshots").iterdir() for entry in snapshot.iterdir()
@@ -56,3 +56,22 @@ def cached_repo(repo: str, home: Path, env: Mapping[str, str]) -> str:
     except OSError:
         return ""
     return str(root) if there else ""
+
+
+def repo_of(path: str) -> str:
+    """The repository whose place in the cache a directory is, by its name; "" for another directory."""
+    name = Path(path).name
+    return name.removeprefix(PLACE).replace("--", "/") if name.startswith(PLACE) else ""
+
+
+def hub(home: Path, env: Mapping[str, str]) -> Path:
+    """Where Hugging Face's cache has its repositories."""
+    told = dict(cache_variables(env))
+    base = Path(told["HF_HOME"]) if "HF_HOME" in told else home / ".cache/huggingface"
+    return Path(told["HF_HUB_CACHE"]) if "HF_HUB_CACHE" in told else base / "hub"
+
+
+def cache_variables(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Those that say where Hugging Face's cache is, as far as they are set. Absolute: a unit has another directory."""
+    found = ((name, env.get(name, "")) for name in ("HF_HOME", "HF_HUB_CACHE"))
+    return tuple((name, os.path.abspath(os.path.expanduser(text))) for name, text in found if text)  # noqa: PTH100, PTH111

@@ -37,9 +37,10 @@ def check(path: str, *, checksums: bool = False, beat: Beat = lambda: None, told
     place = Path(model_directory(path))
     if not place.exists():
         return CheckedFiles(0, 0, (FileProblem(str(place), "does not exist", "fetch the model"),))
-    found = _Check(place if place.is_dir() else place.parent, beat, told)
+    whole = place.is_dir()
+    found = _Check(place if whole else place.parent, beat, told, only="" if whole else place.name)
     try:
-        if place.is_dir():
+        if whole:
             found.directory()
         else:
             found.one(place.name)
@@ -71,6 +72,8 @@ class _Check:
     root: Path
     beat: Beat
     told: Told
+    only: str = ""
+    """The file that is the model; "" for all of `root`."""
     problems: list[FileProblem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     weights: dict[str, int] = field(default_factory=dict)
@@ -178,7 +181,9 @@ class _Check:
             except OSError as error:
                 self.problem(self.root / name, Unreadable(self.root / name, error).text)
         if not wanted:
-            self.notes.append("no checksums are there: neither a list (SHA256SUMS, *.sha256) nor Hugging Face's blobs")
+            of = f" of {self.only}" if self.only else ""
+            blobs = "neither in a list (SHA256SUMS, *.sha256) nor in Hugging Face's blobs"
+            self.notes.append(f"no checksums{of} are there, {blobs}")
         progress = _Progress(self.beat, self.told, sum(sizes.values()))
         with ThreadPoolExecutor(HASHERS, "checksums") as pool:
             hashed = {name: pool.submit(_hashed, self.root / name, progress) for name in sizes}
@@ -199,7 +204,8 @@ class _Check:
             self.problem(self.root / name, f"is damaged: its SHA-256 is {found[:12]}..., not {wanted[:12]}...")
 
     def _digests(self) -> dict[str, str]:
-        """Name -> SHA-256 that the file must have, by the lists beside it and by the names of blobs."""
+        """Name -> SHA-256 that the file must have, by the lists beside it and by the names of blobs. Beside a model of
+        one file there may be others that are not its own, and checksums of those."""
         found: dict[str, str] = {}
         for entry in sorted(self.root.iterdir()):
             if entry.is_symlink() and (digest := model_files.blob_digest(os.path.basename(os.readlink(entry)))):  # noqa: PTH119, PTH115
@@ -207,13 +213,15 @@ class _Check:
         for entry in sorted(self.root.iterdir()):
             lists = entry.name.upper() in ("SHA256SUMS", "SHA256SUM", "SHA256SUMS.TXT", "CHECKSUMS.SHA256")
             if lists or entry.name.endswith(".sha256"):
+                alone = "" if lists else entry.name.removesuffix(".sha256")
                 try:
                     text = read_small(entry).decode(errors="replace")
                 except Unreadable as error:
-                    self.problem(entry, error.text)
+                    if lists or self.only in ("", alone):
+                        self.problem(entry, error.text)
                     continue
-                found |= model_files.parse_sums(text, alone="" if lists else entry.name.removesuffix(".sha256"))
-        return found
+                found |= model_files.parse_sums(text, alone=alone)
+        return {name: digest for name, digest in found.items() if self.only in ("", name)}
 
 
 @dataclass

@@ -73,7 +73,7 @@ MODEL_COMMANDS = (
         group=GROUP,
         args=[NAME],
         opts=[
-            Opt("--keep-files", text="only out of agentd's configuration; the unit and its drop-ins stay"),
+            Opt("--keep-files", text="only out of agentd's configuration; the unit and others' drop-ins stay"),
             Opt("--force", text="also where its files were edited by hand"),
         ],
         examples=["agentctl models remove llama"],

@@ -35,6 +35,7 @@ KINDS = {
     "conflict": BUSY,
     "cooldown": REFUSED,
     "not-resident": REFUSED,
+    "not-cancellable": REFUSED,
     "model-exists": REFUSED,
     "model-edited": REFUSED,
     "model-running": REFUSED,

@@ -117,7 +117,7 @@ def _read(
 
 def _goes_on(change: dict[str, Any], why: str) -> None:
     change_id = change["id"]
-    terminal.error(
-        f"{why}: change {change_id} goes on without us",
-        f"follow it with: agentctl switch status {change_id} --follow; cancel it: agentctl switch cancel {change_id}",
-    )
+    hint = f"follow it with: agentctl switch status {change_id} --follow"
+    if change["slot"]:  # No other can be cancelled.
+        hint += f"; cancel it: agentctl switch cancel {change_id}"
+    terminal.error(f"{why}: change {change_id} goes on without us", hint)

@@ -14,20 +14,30 @@ HEADER = ("GPU", "NAME", "USED", "FREE", "TOTAL", "LOAD", "TEMP", "POWER", "HELD
 
 def run(ctx: Context) -> int:
     snapshot = ctx.client.get("/v1/gpus")
-    if ctx.json:
-        ctx.print_json(snapshot)
-        return exits.OK
+    problem = _problem(snapshot)
+    ctx.print_json(snapshot) if ctx.json else _show(ctx, snapshot, problem)
+    return exits.FAILED if problem else exits.OK
+
+
+def _show(ctx: Context, snapshot: dict[str, Any], problem: str) -> None:
     gpus = snapshot["gpus"]
     if gpus:
         _driver(ctx, snapshot.get("driver"))
         ctx.out.table(HEADER, [_row(gpu) for gpu in gpus])
         _holders(ctx, snapshot)
         _age(ctx, time.time() - (snapshot["observed"] or time.time()))
-    elif not snapshot["error"]:
+    elif not problem:
         ctx.out.line("no NVIDIA GPU is seen; slots work without, but GPU memory is not waited for")
-    if snapshot["error"]:
-        ctx.out.line(clean(f"cannot read {'every GPU' if gpus else 'the GPUs'}: {snapshot['error']}"))
-    return exits.FAILED if snapshot["error"] else exits.OK
+    if problem:
+        ctx.out.line(clean(f"cannot read {'every GPU' if gpus else 'the GPUs'}: {problem}"))
+
+
+def _problem(snapshot: dict[str, Any]) -> str:
+    """Why not every GPU could be read; "" also on a machine without one (source "none")."""
+    if snapshot["error"] or snapshot["gpus"] or snapshot["source"] == "none":
+        return str(snapshot["error"])
+    # A slot with GPUs would wait for one here: the driver is loaded.
+    return "; ".join(fault["text"] for fault in snapshot.get("faults", ())) or "the NVIDIA driver lists none"
 
 
 def _driver(ctx: Context, driver: dict[str, Any] | None) -> None:

@@ -61,8 +61,19 @@ def reloaded(ctx: Context, done: Any) -> list[str]:
         ctx.client.post("/v1/reload", timeout=SECONDS)
     except Unreachable:
         return [NO_AGENTD]
-    except AgentdError:
+    except AgentdError as error:
         if done.changed:
             offline_models.take_back(done)
+            _read_old(ctx, error)
         raise
     return []
+
+
+def _read_old(ctx: Context, refusal: AgentdError) -> None:
+    """What failed in part, or only took too long, may be in force all the same, and its files are gone again."""
+    try:
+        ctx.client.post("/v1/reload", timeout=SECONDS)
+    except AgentdError as error:
+        first = error.message.splitlines()[0].rstrip(":")
+        note = f"the files are as before, but agentd has not read them again ({first}): agentctl reload"
+        refusal.hint = "; ".join(filter(None, (refusal.hint, note)))

@@ -2,6 +2,7 @@
 
 Needs no daemon. Each other unit that is up is asked whether it sleeps; one that does not say so is stopped. A start
 that systemd makes by itself, after a crash, has no right to stop anybody: it is refused while another model is awake.
+Of two guards at once each would stop the other's unit, and none would be left: the first by name goes on.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def run(ctx: Context) -> int:
     awake = [other for other in up if not _sleeps(urls[other])]
     if awake and _automatic(systemctl, unit):
         raise AgentdError("busy", f"{unit} is not restarted while {', '.join(awake)} has the GPU")
+    if first := _starting_before(systemctl, unit, awake):
+        raise AgentdError("busy", f"{unit} is not started: {', '.join(first)} is being started at the same moment")
     if awake:
         ctx.out.line(f"stopping {', '.join(awake)}, so that {unit} can have the GPU")
         _systemctl([*systemctl, "stop", *awake], STOP_SECONDS)
@@ -53,6 +56,12 @@ def _sleeps(url: str) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     return said and not AWAKE.search(fetch(url.rstrip("/") + "/metrics", ASK_SECONDS)[1])
+
+
+def _starting_before(systemctl: list[str], unit: str, others: list[str]) -> list[str]:
+    """Those whose own guard may be asking just now. One that is further on, or waits for its restart, has none."""
+    states = _show(systemctl, "SubState", others)
+    return [other for other, state in zip(others, states, strict=True) if state == "start-pre" and other < unit]
 
 
 def _automatic(systemctl: list[str], unit: str) -> bool:

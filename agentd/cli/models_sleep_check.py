@@ -15,7 +15,7 @@ def run(ctx: Context) -> int:
     if args.drain is not None:
         body["drain"] = args.drain
     code = accepted(ctx, ctx.client.post("/v1/models/sleep-check", body))
-    return code if code != exits.OK or ctx.json or ctx.args.no_wait else _shown(ctx)
+    return code if code != exits.OK or ctx.args.no_wait else _shown(ctx)
 
 
 def _shown(ctx: Context) -> int:
@@ -27,6 +27,8 @@ def _shown(ctx: Context) -> int:
     one = checked[-1]
     if one["broken"]:  # The figures are those of an earlier one that worked.
         return exits.FAILED
+    if ctx.json:  # The change was printed, and one document is enough.
+        return exits.OK
     rows = [
         ("sleep", f"{one['sleep_seconds']:.2f} s"),
         ("wake", f"{one['wake_seconds']:.2f} s"),

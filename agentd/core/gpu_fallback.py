@@ -20,9 +20,9 @@ class Fallen:
     gpus: tuple[int, ...]
 
     def __str__(self) -> str:
-        gone = f"GPU {self.missing[0]} is" if len(self.missing) == 1 else f"GPUs {_listed(self.missing)} are"
         rest = f"GPU {self.gpus[0]} alone" if len(self.gpus) == 1 else f"GPUs {_listed(self.gpus)}"
-        return f"{gone} missing: models of slot {self.slot} start on {rest}, with what is configured for that"
+        here = f"models of slot {self.slot} start on {rest}, with what is configured for that"
+        return f"{_gone(self.missing)} missing: {here}"
 
 
 def wanted(settings: Settings) -> bool:
@@ -55,6 +55,19 @@ def fitted(settings: Settings, missing: frozenset[int]) -> tuple[Settings, tuple
     return msgspec.structs.replace(settings, slots=slots, services=services), tuple(fallen)
 
 
+def stranded(settings: Settings, missing: frozenset[int]) -> dict[str, tuple[int, ...]]:
+    """Slots that have a fallback of which a GPU is missing, too -> all that are missing of the slot."""
+    return {
+        name: tuple(index for index in slot.gpus if index in missing)
+        for name, slot in settings.slots.items()
+        if missing & set(slot.fallback_gpus)
+    }
+
+
+def told_stranded(slot: str, missing: tuple[int, ...]) -> str:
+    return f"{_gone(missing)} missing, also for the fallback of slot {slot}: its models cannot start"
+
+
 def in_fallback(slot: Slot) -> bool:
     """Of fitted settings: the slot makes do with its fallback."""
     return bool(slot.fallback_gpus) and slot.gpus == slot.fallback_gpus
@@ -80,6 +93,10 @@ def _model(model: Model, gpus: int) -> Model:
         max_model_len=other.max_model_len or model.max_model_len,
         vram=other.vram or model.vram,
     )
+
+
+def _gone(indices: tuple[int, ...]) -> str:
+    return f"GPU {indices[0]} is" if len(indices) == 1 else f"GPUs {_listed(indices)} are"
 
 
 def _listed(indices: tuple[int, ...]) -> str:

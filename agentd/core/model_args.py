@@ -85,6 +85,14 @@ def loader(text: str) -> str:
     return text
 
 
+def check_program(path: str) -> None:
+    """systemd expands nothing in the first word of a command line, so that no "$$" stands for a "$" there either."""
+    if "$" in path:
+        raise wrong(
+            f"a unit cannot start {path}: there is a $ in its path", "name it by a link without one: --vllm LINK"
+        )
+
+
 def printable(what: str, text: str) -> str:
     """A text that goes into a unit and a configuration file."""
     if not text or not text.isprintable():

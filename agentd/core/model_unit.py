@@ -60,6 +60,8 @@ class ModelPlan:
     downloads: bool = False
     """The files are not there: the first start fetches them."""
     single_file: bool = False
+    cache: tuple[tuple[str, str], ...] = ()
+    """Variables that say where Hugging Face's cache is."""
 
     @property
     def unit(self) -> str:
@@ -114,6 +116,7 @@ def _conditions(plan: ModelPlan) -> Mapping[str, bool]:
         "directory": local and not plan.single_file,
         "file": local and plan.single_file,
         "env-file": bool(plan.env_file),
+        "cache": bool(plan.cache),
         "credential": bool(plan.credential),
         "offline": not plan.downloads,
         "online": plan.downloads,
@@ -129,6 +132,7 @@ def _values(plan: ModelPlan) -> Mapping[str, str]:
         "PLACE": specifiers(f"socket {plan.uds}" if plan.uds else f"port {plan.port}"),
         "PATH": specifiers(plan.source),
         "ENV_FILE": specifiers(plan.env_file),
+        "CACHE": " ".join(_word(f"{name}={value}") for name, value in plan.cache),
         "CREDENTIAL": specifiers(plan.credential),
         "GUARD": "a private socket" if plan.uds else "loopback",
         "SLOT": specifiers(plan.slot),
@@ -166,7 +170,12 @@ def _command(plan: ModelPlan) -> str:
 
 def argument(text: str) -> str:
     """One word of ExecStart=, exactly as it is: no specifier and no variable in it is expanded."""
-    escaped = specifiers(text).replace("$", "$$")
+    return _word(text).replace("$", "$$")
+
+
+def _word(text: str) -> str:
+    """One word of a setting that takes specifiers and no variables."""
+    escaped = specifiers(text)
     if _PLAIN.fullmatch(text):
         return escaped
     quoted = escaped.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
@@ -178,6 +187,12 @@ def specifiers(text: str) -> str:
     return text.replace("%", "%%")
 
 
+def _write_paths(plan: ModelPlan) -> list[str]:
+    """Where a hardened unit must write that its profile does not know of: the socket's directory, and a cache."""
+    own = [plan.uds.rpartition("/")[0] or "/"] if plan.uds and not plan.runtime_directory else []
+    return [specifiers(path) for path in dict.fromkeys([*own, *(path for _, path in plan.cache)])]
+
+
 def config_text(plan: ModelPlan) -> str:
     """The fragment of the configuration, mark included."""
     model = {"slot": plan.slot, "served_name": plan.served_name, "path": plan.path, "utilization": plan.utilization}
@@ -186,9 +201,8 @@ def config_text(plan: ModelPlan) -> str:
         ("services", plan.name): {"unit": plan.unit, "role": "model", "url": plan.url, "gate": True},
         ("services", plan.name, "model"): {key: value for key, value in {**model, **more}.items() if value},
     }
-    if plan.uds and not plan.runtime_directory:
-        directory = plan.uds.rpartition("/")[0] or "/"
-        tables["services", plan.name, "hardening"] = {"write_paths": [directory]}
+    if write_paths := _write_paths(plan):
+        tables["services", plan.name, "hardening"] = {"write_paths": write_paths}
     texts = []
     for path, values in tables.items():
         texts.append("\n".join([f"[{format_key(path)}]", *(f"{k} = {shown_whole(v)}" for k, v in values.items())]))

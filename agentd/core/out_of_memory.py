@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agentd.core.quantities import told_bytes
-from agentd.core.symptoms import complaints, last_words
+from agentd.core.symptoms import complaints, is_routine, last_words
 from agentd.types import UnitState
 
 Kind = Literal["cuda", "startup-gate", "profiling", "kv-cache", "host", "cgroup"]
@@ -48,7 +48,11 @@ _KERNEL_CGROUP = re.compile(r"Memory cgroup out of memory", re.IGNORECASE)
 _WHERE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"warming up (?:sampler|pooler)"), "lower --max-num-seqs or --gpu-memory-utilization"),
     (
-        re.compile(r"embed_multimodal|get_multimodal_embeddings|mm_encoder|dummy_mm|pixel_values|vision_tower|visual"),
+        # The part for images at work: its name alone also stands where it is loaded, and in the configuration.
+        re.compile(
+            r"embed_multimodal|get_multimodal_embeddings|execute_mm_encoder|dummy_mm|pixel_values|"
+            r"\b(?:vision_tower|visual)\("
+        ),
         "limit what one request may bring: --limit-mm-per-prompt, smaller images (a smaller shortest edge in "
         "--mm-processor-kwargs)",
     ),
@@ -61,7 +65,8 @@ _WHERE: tuple[tuple[re.Pattern[str], str], ...] = (
         "lower --gpu-memory-utilization, or capture fewer graphs (--max-num-seqs, --enforce-eager)",
     ),
 )
-"""Where it happened, the most telling first, and what makes that smaller."""
+"""Where it happened, the most telling first, and what makes that smaller. Looked for in tracebacks and errors: routine
+lines tell the configuration at every start, and what went well."""
 _LEAST_SHARE = 0.1
 """To advise a lower utilization than that helps nobody."""
 _ANYWHERE = "lower --gpu-memory-utilization, --max-num-seqs or --max-model-len"
@@ -160,7 +165,8 @@ def _shorter(most: str | None) -> str:
 def _cuda(lines: Sequence[str], grave: Sequence[str], beside: Sequence[str]) -> Diagnosis:
     line = next((one for one in reversed(grave) if _CUDA.search(one) and _TRIED.search(one)), "")
     said = _cuda_figures(line) or last_words(grave)
-    where = next((advice for pattern, advice in _WHERE if any(pattern.search(one) for one in lines)), _ANYWHERE)
+    telling = [one for one in lines if not is_routine(one)]
+    where = next((advice for pattern, advice in _WHERE if any(pattern.search(one) for one in telling)), _ANYWHERE)
     return Diagnosis("cuda", said, _or_free(where, beside))
 
 

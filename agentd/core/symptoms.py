@@ -81,6 +81,11 @@ def complaints(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(_bare(line) for line in _said(lines) if not _ROUTINE.search(line))
 
 
+def is_routine(line: str) -> bool:
+    """Said at INFO, WARNING or below, by whichever of its processes. A line of a traceback is none."""
+    return bool(_ROUTINE.search(_PROCESS.sub("", line)))
+
+
 def _said(lines: Sequence[str]) -> list[str]:
     return [clean for clean in map(_clean, lines) if clean]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from agentd.core.gpu_fallback import Fallen, fitted, missing_gpus, wanted
+from agentd.core.gpu_fallback import Fallen, fitted, missing_gpus, stranded, told_stranded, wanted
 from agentd.core.schema import Settings
 from agentd.engine.events import EventLog
 from agentd.engine.world import World
@@ -32,6 +32,8 @@ class FallbackManager:
         self._settings = settings
         self._apply = apply
         self._fallen: tuple[Fallen, ...] = ()
+        self._stranded: dict[str, tuple[int, ...]] = {}
+        """Slots whose fallback is missing, too -> their GPUs that are missing."""
         self._failed = ""
         """What could not be applied; it is tried again after the next look."""
         self._seen = float("-inf")
@@ -66,14 +68,23 @@ class FallbackManager:
         indices = {index for slot in settings.slots.values() for index in slot.gpus}
         missing = missing_gpus(snapshot, indices) if wanted(settings) else frozenset()
         if missing is None:  # Unknown: as it was.
-            missing = frozenset(index for one in self._fallen for index in one.missing)
+            known = [one.missing for one in self._fallen] + list(self._stranded.values())
+            missing = frozenset(index for gone in known for index in gone)
         found, fallen = fitted(settings, missing)
+        self._tell(settings, fallen, stranded(settings, missing))
+        return found
+
+    def _tell(self, settings: Settings, fallen: tuple[Fallen, ...], lone: dict[str, tuple[int, ...]]) -> None:
+        """What is news since the last look, and keep it. Of a slot that has no fallback any more there is none."""
         for one in fallen:
             if one not in self._fallen:
                 self._events.emit("slot.fallback", one.slot, str(one))
-        for one in self._fallen:
-            if one.slot not in {other.slot for other in fallen}:
-                text = f"the GPUs of slot {one.slot} are all there again: its models use them from their next start"
-                self._events.emit("slot.whole", one.slot, text)
-        self._fallen = fallen
-        return found
+        for name, gone in lone.items():
+            if name not in self._stranded:
+                self._events.emit("slot.no-fallback", name, told_stranded(name, gone))
+        short = {one.slot for one in self._fallen} | self._stranded.keys()
+        for name, slot in settings.slots.items():
+            if slot.fallback_gpus and name in short - {one.slot for one in fallen} - lone.keys():
+                text = f"the GPUs of slot {name} are all there again: its models use them from their next start"
+                self._events.emit("slot.whole", name, text)
+        self._fallen, self._stranded = fallen, lone

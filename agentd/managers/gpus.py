@@ -16,7 +16,8 @@ from agentd.gpu import Gpu, GpuDetails, GpuHolder, GpuSnapshot
 from agentd.ports import Clock, Gpus, Kernel
 
 FOREIGN = "foreign"
-"""Owner of what belongs to no unit, so that pids stay out of the metrics."""
+"""Owner of what belongs to no unit, or to a scope (a container, a program of the desktop): a scope's name has an id or
+a pid in it, and those stay out of the metrics."""
 UNLISTED = "unlisted"
 """Owner of what is in use and held by no listed process: the driver's own, a process of a container, one just ended."""
 
@@ -151,7 +152,7 @@ def _owners(snapshot: GpuSnapshot) -> dict[tuple[int, str], int]:
     """Bytes by (GPU, owner)."""
     found: dict[tuple[int, str], int] = {}
     for holder in snapshot.holders:
-        key = (holder.gpu, holder.unit or FOREIGN)
+        key = (holder.gpu, FOREIGN if holder.unit.endswith(".scope") else holder.unit or FOREIGN)
         found[key] = found.get(key, 0) + holder.used
     for gpu in snapshot.gpus:
         rest = gpu.used - sum(p.used for p in snapshot.processes if p.gpu == gpu.index)

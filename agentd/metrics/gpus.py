@@ -31,7 +31,7 @@ def gpus(view: MetricsView) -> Iterable[Metric]:
         values = [(key, float(getattr(gpu, name))) for key, gpu in found]
         yield gauge(f"agentd_gpu_memory_{name}_bytes", f"GPU memory, {name}.", LABELS, values)
     owners = [((str(gpu), owner), float(n)) for (gpu, owner), n in view.gpu_owners.items()]
-    text = 'GPU memory by owner: a unit, "foreign" outside any unit, "unlisted" where no process is listed.'
+    text = 'GPU memory by owner: a unit, "foreign" in none or in a scope, "unlisted" where no process is listed.'
     yield gauge("agentd_gpu_process_memory_bytes", text, ("gpu", "owner"), owners)
     success = [((view.gpus.source,), float(not view.gpus.error))]
     yield gauge("agentd_gpu_read_success", "1 when the last look at the GPUs succeeded.", ("source",), success)

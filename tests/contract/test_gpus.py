@@ -225,6 +225,24 @@ async def test_a_lost_gpu_leaves_the_others(nvml: shim.Shim) -> None:
         assert (await reader.read()).error == ""
 
 
+async def test_a_machine_whose_only_gpu_is_lost_cannot_be_read(nvml: shim.Shim) -> None:
+    """Also once NVML has begun anew, and lists none."""
+    nvml.gpus = {0: shim.gpu(0)}
+    nvml.put()
+    async with reading() as reader:
+        await reader.read()
+        nvml.put("error * 15 0")
+        assert (await reader.read()).error == "GPU 0: GPU is lost"
+        nvml.gpus = {}
+        nvml.put()
+        for _ in range(2):
+            found = await reader.read()
+            assert (found.gpus, found.error) == ((), "GPU GPU-0, which was number 0, is not there any more")
+            assert [(f.kind, f.uuid) for f in found.faults] == [("lost", "GPU-0")]
+        nvml.put(gpus=1)
+        assert (await reader.read()).error == ""
+
+
 async def test_an_index_that_moved(nvml: shim.Shim) -> None:
     """Number 0 is gone after a reload of the driver, and what was number 1 has its place."""
     async with reading() as reader:

@@ -205,6 +205,25 @@ def test_lists_of_checksums(tmp_path: Path) -> None:
     assert max(seen)[0] == seen[0][1] == sum((root / shard(n, 2)).stat().st_size for n in (1, 2))
 
 
+def test_beside_a_model_of_one_file_the_checksums_of_others_do_not_count(tmp_path: Path) -> None:
+    content = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)
+    ours, other = tmp_path / "ours.gguf", tmp_path / "other.gguf"
+    ours.write_bytes(content)
+    other.write_bytes(content + b"not what the list says")
+    (tmp_path / "other.gguf.sha256").mkdir()
+    digest = hashlib.sha256(content).hexdigest()
+    listed = [f"{digest}  {name}" for name in ("other.gguf", "gone.gguf")]
+    (tmp_path / "SHA256SUMS").write_text("\n".join(listed))
+    found = weight_checks.check(str(ours), checksums=True)
+    assert (found.problems, found.checksums) == ((), 0)
+    assert found.notes[0].startswith("no checksums of ours.gguf are there")
+    (tmp_path / "SHA256SUMS").write_text("\n".join([*listed, f"{digest}  ours.gguf"]))
+    found = weight_checks.check(str(ours), checksums=True)
+    assert (found.problems, found.checksums) == ((), 1)
+    ours.write_bytes(content + b"damaged")
+    assert problems(weight_checks.check(str(ours), checksums=True)).keys() == {"ours.gguf"}
+
+
 def test_no_checksums_are_there(tmp_path: Path) -> None:
     found = weight_checks.check(str(model(tmp_path / "m")), checksums=True)
     assert (found.problems, found.checksums) == ((), 0)

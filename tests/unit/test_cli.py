@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,14 @@ from agentd.api.operations import Check, ConfigStatus
 from agentd.cli import durations, exits
 from agentd.cli.commands import COMMANDS, find
 from agentd.cli.context import Context
+from agentd.cli.follow import finish
 from agentd.cli.logs import arguments
 from agentd.cli.parser import parse
 from agentd.cli.terminal import clean
 from agentd.errors import AgentdError, ConfigError, ConfigProblem
 from agentd.gpu import GpuSnapshot
 from agentd.types import ExitCode, Health, Outcome, SlotStatus
+from agentd.wire import plain
 
 # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -151,6 +154,17 @@ def test_waiting_can_be_cut_short(server: Served, run: Run) -> None:
     assert result.code == ExitCode.FAILED
     assert "still running: change s0000000001 goes on without us" in result.err
     assert server.ops.change_list["s0000000001"].finished is None
+
+
+def test_a_change_of_no_slot_is_not_said_to_be_cancellable(
+    server: Served, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.call(lambda ops: setattr(ops, "instant", False))
+    assert "cancel it: agentctl switch cancel" in run("switch-model", "dolphin", "--timeout", "50ms").err
+    running = server.ops.change_list["s0000000001"]
+    ctx = Context(argparse.Namespace(json=False), "profile use")
+    finish(ctx, plain(replace(running, id="p1", kind="profile", slot="")))
+    assert capsys.readouterr().err.splitlines()[1] == "  follow it with: agentctl switch status p1 --follow"
 
 
 def test_switch_status_and_cancel(server: Served, run: Run) -> None:

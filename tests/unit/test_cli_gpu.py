@@ -6,11 +6,12 @@ import re
 import time
 from dataclasses import replace
 
+import pytest
 from fakes.cli import Run
 from fakes.serving import Served
 
 from agentd.findings import Finding, Severity, Verdict
-from agentd.gpu import Gpu, GpuDetails, GpuDriver, GpuHolder, GpuProcess, GpuSnapshot
+from agentd.gpu import Gpu, GpuDetails, GpuDriver, GpuFault, GpuHolder, GpuProcess, GpuSnapshot
 from agentd.types import ExitCode
 
 GIB = 1 << 30
@@ -59,6 +60,30 @@ def test_what_can_be_read_is_shown_beside_what_cannot(server: Served, run: Run) 
     assert result.code == ExitCode.FAILED
     assert "Card" in result.out
     assert "cannot read every GPU: GPU 0: GPU is lost" in result.out
+
+
+LOST = GpuFault("lost", "GPU GPU-0, which was number 0, is not there any more", -1, "GPU-0")
+ABSENT = GpuFault("absent", "NVML Shared Library Not Found")
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [
+        (GpuSnapshot(faults=(ABSENT,)), ExitCode.OK, "no NVIDIA GPU is seen; slots work without"),
+        (GpuSnapshot("nvml", faults=(LOST,)), ExitCode.FAILED, "cannot read the GPUs: GPU GPU-0, which was number 0,"),
+        (GpuSnapshot("nvml"), ExitCode.FAILED, "cannot read the GPUs: the NVIDIA driver lists none"),
+        (GpuSnapshot("nvml", error="NVML hangs"), ExitCode.FAILED, "cannot read the GPUs: NVML hangs"),
+        (GpuSnapshot("nvml", (card(1),), error="GPU 0: GPU is lost"), ExitCode.FAILED, "cannot read every GPU: GPU 0"),
+    ],
+)
+def test_only_a_machine_without_a_driver_has_no_gpu_and_json_ends_alike(
+    server: Served, run: Run, what: GpuSnapshot, code: int, said: str
+) -> None:
+    show(server, what)
+    plain, data = run("gpu"), run("gpu", "--json")
+    assert (plain.code, data.code) == (code, code)
+    assert said in plain.out
+    assert ("no NVIDIA GPU is seen" in plain.out) is (code == ExitCode.OK)
 
 
 def test_status_tells_warnings_and_errors(server: Served, run: Run) -> None:

@@ -10,6 +10,7 @@ import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.cli import Result, Run
@@ -314,6 +315,64 @@ def test_a_name_of_hugging_face(run: Run, home: Path) -> None:
     assert " serve org/tiny " in unit(home, "tiny").read_text()
     assert service(home, "tiny")["model"]["path"] == str(root)  # type: ignore[index]
     assert run("models", "verify", "tiny", "--checksums").code == 0
+    assert "HF_HOME" not in unit(home, "tiny").read_text()
+
+
+def test_what_was_downloaded_since_changes_nothing_without_replace(run: Run, home: Path) -> None:
+    run("models", "add", "tiny", "--id", "org/tiny")
+    before = unit(home, "tiny").read_text(), fragment(home, "tiny").read_text()
+    cached(home / ".cache/huggingface/hub")
+    done = run("models", "add", "tiny", "--id", "org/tiny")
+    assert (done.code, done.out.splitlines()[0].split(";")[0]) == (0, "tiny: already so"), done.err
+    assert "! its files are there now: --replace has them checked" in done.out
+    assert (unit(home, "tiny").read_text(), fragment(home, "tiny").read_text()) == before
+    assert run("models", "add", "tiny", "--id", "org/tiny", "--utilization", "0.5").code == exits.REFUSED
+
+
+@pytest.mark.parametrize(("variable", "below"), [("HF_HOME", "hub"), ("HF_HUB_CACHE", "")])
+def test_a_cache_elsewhere_is_told_to_the_unit(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, below: str
+) -> None:
+    place = home / "big $disk 100%"
+    root = cached(place / below)
+    monkeypatch.setenv(variable, str(place))
+    assert run("models", "add", "tiny", "--id", "org/tiny").code == 0
+    written = str(place).replace("%", "%%")
+    assert f'\nEnvironment="{variable}={written}"\n' in unit(home, "tiny").read_text()
+    assert service(home, "tiny")["model"]["path"] == str(root)  # type: ignore[index]
+    assert service(home, "tiny")["hardening"] == {"write_paths": [written]}
+    add(run, home)
+    assert variable not in unit(home).read_text(), "a directory is in no cache"
+
+
+def test_a_cache_is_told_by_its_absolute_path(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", "~/disk")
+    assert run("models", "add", "tiny", "--id", "org/tiny").code == 0
+    assert f"\nEnvironment=HF_HOME={home}/disk\n" in unit(home, "tiny").read_text()
+
+
+def test_a_place_in_hugging_faces_cache_is_no_directory_for_vllm(run: Run, home: Path) -> None:
+    usual, other = cached(home / ".cache/huggingface/hub"), cached(home / "disk")
+    done = run("models", "add", "tiny", "--path", str(usual))
+    assert (done.code, done.err.splitlines()[-1]) == (exits.USAGE, "  write --id org/tiny")
+    done = run("models", "add", "tiny", "--path", str(other))
+    assert done.err.splitlines()[-1] == f"  write --id org/tiny, with HF_HUB_CACHE={home}/disk in the environment"
+    assert left(home) == []
+    other.rename(home / "renamed")
+    [snapshot] = (home / "renamed/snapshots").iterdir()
+    done = run("models", "add", "tiny", "--path", str(home / "renamed"))
+    assert done.err.splitlines()[-1] == f"  a snapshot can be given: --path {snapshot}"
+    assert run("models", "add", "tiny", "--path", str(snapshot)).code == 0
+
+
+def test_a_program_whose_path_has_a_dollar_sign(run: Run, home: Path) -> None:
+    program = home / "a$b/vllm"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    done = add(run, home, "--vllm", str(program))
+    assert (done.code, f"a unit cannot start {program}: there is a $ in its path" in done.err) == (exits.USAGE, True)
+    assert left(home) == []
 
 
 def test_keys(run: Run, home: Path) -> None:
@@ -323,7 +382,9 @@ def test_keys(run: Run, home: Path) -> None:
         assert "others may read it" in add(run, home, "--env-file", str(file)).err
         file.chmod(0o600)
     assert "is not a file with the key alone" in add(run, home, "--api-key-credential", str(env)).err
-    assert "has no line VLLM_API_KEY" not in add(run, home, "--env-file", str(key), name="other").err
+    done = add(run, home, "--env-file", str(key))
+    assert "has no line VLLM_API_KEY=..." in done.err, "systemd passes over a line without ="
+    assert f"of the key alone: --api-key-credential {key}" in done.err
     done = add(run, home, "--api-key-credential", str(key))
     assert done.code == 0
     assert service(home)["model"]["api_key_file"] == str(key)  # type: ignore[index]
@@ -340,6 +401,62 @@ def test_the_shared_key_is_taken_where_it_is_there(run: Run, home: Path) -> None
     shared.write_text("VLLM_API_KEY=x\n")
     assert "asks for no API key" not in add(run, home).out
     assert f"EnvironmentFile={shared}" in unit(home).read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("alone", "has no line VLLM_API_KEY=..."),
+        ("export VLLM_API_KEY=alone\n", 'has "export VLLM_API_KEY=...", a line that systemd passes over'),
+    ],
+)
+def test_a_key_that_systemd_would_not_read_is_not_taken(run: Run, home: Path, text: str, problem: str) -> None:
+    """The server would ask for no key at all."""
+    for file in (home / "own.env", home / ".config/agentd/vllm.env"):
+        file.write_text(text)
+        file.chmod(0o600)
+    done = add(run, home, "--env-file", str(home / "own.env"))
+    assert (done.code, problem in done.err, left(home)) == (exits.USAGE, True, [])
+    done = add(run, home)
+    assert f"! the shared key is not taken: {home}/.config/agentd/vllm.env {problem}" in done.out
+    assert "! it asks for no API key" in done.out
+    assert "EnvironmentFile" not in unit(home).read_text()
+    assert "api_key_file" not in str(service(home))
+
+
+@pytest.mark.parametrize("text", ["# mine\nkey\n", " key\n", "key \n", "key\n\n", "key\r\n", "key==\n", "\n", "k\te\n"])
+def test_a_credential_is_the_key_and_nothing_else(run: Run, home: Path, text: str) -> None:
+    """All that is in the file becomes the key, and agentd reads the same file in its own way."""
+    file = home / "key"
+    file.write_text(text)
+    file.chmod(0o600)
+    done = add(run, home, "--api-key-credential", str(file))
+    assert (done.code, f"{file} is not a file with the key alone: " in done.err) == (exits.USAGE, True), done.err
+    assert left(home) == []
+
+
+@pytest.mark.parametrize("option", ["--env-file", "--api-key-credential", ""])
+def test_a_key_behind_a_link_is_named_by_its_own_place(run: Run, home: Path, option: str) -> None:
+    """agentd reads no key through a link: every switch would be refused."""
+    link, file = home / ".config/agentd/vllm.env", home / "store/secret"
+    file.parent.mkdir()
+    file.write_text("key" if "credential" in option else "VLLM_API_KEY=key\n")
+    file.chmod(0o600)
+    link.symlink_to(file)
+    done = add(run, home, *([option, str(link)] if option else []))
+    assert done.code == 0, done.err
+    assert service(home)["model"]["api_key_file"] == str(file)  # type: ignore[index]
+    assert str(link) not in unit(home).read_text()
+    assert f"={file}\n" in unit(home).read_text() or f":{file}\n" in unit(home).read_text()
+
+
+@pytest.mark.parametrize("mark", ["*", "?", "[1]", "\\x"])
+def test_an_environment_file_is_no_pattern(run: Run, home: Path, mark: str) -> None:
+    file = home / f"key{mark}.env"
+    file.write_text("VLLM_API_KEY=key\n")
+    file.chmod(0o600)
+    done = add(run, home, "--env-file", str(file))
+    assert (done.code, f"{file} cannot be read by systemd" in done.err) == (exits.USAGE, True), done.err
 
 
 def test_the_quickest_loader_that_is_installed(run: Run, home: Path) -> None:
@@ -438,6 +555,45 @@ def test_what_agentd_refuses_is_taken_back(server: Served, run: Run, home: Path)
     server.call(lambda ops: ops.fail.update(reload=problem))
     assert add(run, home).code == exits.FAILED
     assert left(home) == []
+
+
+def refused_from(server: Served, count: int, problem: AgentdError) -> list[int]:
+    """The first `count` reloads are refused, later ones are not; the list grows by one with each."""
+    asked: list[int] = []
+
+    def change(ops: Any) -> None:
+        reload = ops.reload
+
+        async def counted() -> Any:
+            asked.append(len(asked))
+            if len(asked) <= count:
+                raise problem
+            return await reload()
+
+        ops.reload = counted
+
+    server.call(change)
+    return asked
+
+
+@pytest.mark.parametrize("what", ["add", "remove"])
+def test_what_was_taken_back_is_read_again(server: Served, run: Run, home: Path, what: str) -> None:
+    """A reload that failed in part has the new configuration in force."""
+    if what == "remove":
+        add(run, home)
+    before = left(home)
+    asked = refused_from(server, 1, AgentdError("reload-incomplete", "gpus: cannot be read"))
+    done = add(run, home) if what == "add" else run("models", "remove", "llama")
+    assert (done.code, done.err) == (exits.FAILED, "agentctl: gpus: cannot be read\n")
+    assert (len(asked), left(home)) == (2, before)
+
+
+def test_what_was_taken_back_and_cannot_be_read_again_is_told(server: Served, run: Run, home: Path) -> None:
+    refused_from(server, 2, AgentdError("reload-incomplete", "gpus: cannot be read"))
+    assert add(run, home).err.splitlines() == [
+        "agentctl: gpus: cannot be read",
+        "  the files are as before, but agentd has not read them again (gpus: cannot be read): agentctl reload",
+    ]
 
 
 def test_remove_waits_for_no_change(server: Served, run: Run, home: Path) -> None:

@@ -45,6 +45,13 @@ def test_a_broken_level_is_exit_1(server: Served, run: Run) -> None:
     assert "GPU memory freed" not in done.out, "the figures of an earlier check are not this one's"
 
 
+@pytest.mark.parametrize(("broken", "code"), [("it says nothing", ExitCode.FAILED), ("", ExitCode.OK)])
+def test_a_broken_level_is_exit_1_with_json_too(server: Served, run: Run, broken: str, code: int) -> None:
+    learned(server, dataclasses.replace(MEASURED, broken=broken))
+    done = run("models", "sleep-check", "qwen", "--json")
+    assert (done.code, done.json["kind"], done.json["outcome"]) == (code, "sleep-check", "done")
+
+
 @pytest.mark.parametrize("level", ["0", "3", "x"])
 def test_there_are_two_levels(server: Served, run: Run, level: str) -> None:
     assert run("models", "sleep-check", "qwen", "--level", level).code == ExitCode.USAGE

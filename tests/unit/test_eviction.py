@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes import answer
 from fakes.ollama import FakeOllama
+from fakes.prober import Reply, Request
 from fakes.rig import Rig, manager_of, rig, settings
 
 from agentd.core.schema import Runtime, Service, Settings
@@ -230,6 +231,78 @@ async def test_a_bad_answer_is_no_matter_where_nvml_shows_nothing_of_it(fault: s
     assert change.outcome is Outcome.DONE, change
     assert "holds no GPU memory" in detail(change)
     assert evictions(r) == {"unanswered": 1}
+
+
+def broken_off(r: Rig, ollama: FakeOllama) -> None:
+    """It takes connections and sends no HTTP: for the prober a failure as one that does not run is."""
+
+    def reply(request: Request) -> Reply:
+        if request.path == "/api/ps":
+            raise AgentdError("probe-failed", f"cannot read {request.url}: the answer is not HTTP")
+        return ollama.reply(request)
+
+    r.world.prober.serve(ollama.url, reply)
+
+
+async def test_an_answer_that_is_no_http_refuses_the_change_while_it_may_hold_memory() -> None:
+    r, ollama = await beside()
+    ollama.load(LLAMA)
+    broken_off(r, ollama)
+    change = await r.switch("dolphin")
+    assert (change.outcome, change.exit_code) == (Outcome.REFUSED, 3), change
+    assert "ollama: cannot read http://127.0.0.1:11434/api/ps: the answer is not HTTP" in change.message
+    assert r.world.serving() == ["qwen"]
+
+
+async def test_an_answer_that_is_no_http_is_no_matter_where_nvml_shows_nothing_of_it() -> None:
+    r, ollama = await beside()
+    broken_off(r, ollama)
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.DONE, change
+    assert evictions(r) == {"unanswered": 1}
+
+
+async def test_an_answer_that_breaks_off_while_it_unloads_is_not_taken_for_gone() -> None:
+    r, ollama = await beside(evict_timeout=6.0)
+    r.world.gpus.present = False
+    ollama.load(LLAMA)
+    ollama.busy[LLAMA] = 1
+    change, _ = r.manager.switch(SwitchRequest("dolphin"))
+    while "/api/generate" not in ollama.asked:
+        await r.world.clock.advance(0.01)
+    broken_off(r, ollama)
+    ended = await r.end(change)
+    assert f"ollama still holds {LLAMA} (5G) after 6 s" in ended.message
+
+
+@pytest.mark.parametrize("listens", [True, False])
+async def test_where_memory_is_not_measured_only_a_refused_connection_counts_as_not_running(listens: bool) -> None:
+    r, ollama = await beside()
+    r.world.gpus.present = False
+    ollama.gone = not listens
+    broken_off(r, ollama)
+    if not listens:
+        r.world.prober.serve(ollama.url, ollama.reply)
+    change = await r.switch("dolphin")
+    assert change.outcome is (Outcome.REFUSED if listens else Outcome.DONE), change
+
+
+async def test_one_that_takes_no_connections_and_holds_memory_refuses_the_change() -> None:
+    """As with a wrong port in its url."""
+    r, ollama = await beside()
+    ollama.load(LLAMA)
+    ollama.gone = True
+    change = await r.switch("dolphin")
+    assert change.outcome is Outcome.REFUSED, change
+    assert "ollama: cannot connect to" in change.message
+
+
+async def test_another_program_of_the_same_name_is_no_container_that_does_not_run() -> None:
+    r, ollama = await beside(managed="container")
+    r.world.units.remove(OLLAMA)
+    ollama.gone = True
+    r.world.gpus.hold(r.world.kernel.spawn("llama-server", unit="mine.service"), GIB)
+    assert (await r.switch("dolphin")).outcome is Outcome.DONE
 
 
 # -- no loop, no fight ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from fakes import FakeGpus, FakeStore, FakeWorld
+from msgspec.structs import replace
 from unit.test_dropins_manager import rig as dropins_rig
 
 from agentd.core.dropin import Purpose, path_of
@@ -162,6 +163,44 @@ async def test_a_gpu_that_goes_and_comes_back() -> None:
     await manager.ensure()
     assert rig.applied[-1] == rig.config
     assert rig.kinds() == ["slot.fallback", "slot.whole"]
+    assert manager.findings() == ()
+
+
+async def seen(rig: Rig, manager: FallbackManager, *lost: int) -> list[str]:
+    rig.gpus.lost = set(lost)
+    await rig.look()
+    await manager.ensure()
+    return rig.kinds()
+
+
+async def test_a_slot_is_whole_only_when_none_of_its_gpus_is_missing() -> None:
+    rig = a_rig()
+    rig.gpus.count = 3
+    rig.config = replace(settings(), slots={"pair": Slot(gpus=(0, 1), fallback_gpus=(0,))})
+    manager = rig.manager()
+    told = ["slot.fallback"]
+    assert await seen(rig, manager, 1) == told
+    told += ["slot.no-fallback"]
+    assert await seen(rig, manager, 0, 1) == told
+    assert rig.events.recent(1)[0].message == (
+        "GPUs 0 and 1 are missing, also for the fallback of slot pair: its models cannot start"
+    )
+    assert await seen(rig, manager, 0) == told, "told once"
+    rig.gpus.error = "NVML hangs"
+    assert await seen(rig, manager) == told, "unknown is not back"
+    rig.gpus.error = ""
+    assert await seen(rig, manager) == [*told, "slot.whole"]
+    assert await seen(rig, manager, 0) == [*told, "slot.whole", "slot.no-fallback"]
+    assert await seen(rig, manager, 1) == [*told, "slot.whole", "slot.no-fallback", "slot.fallback"]
+
+
+@pytest.mark.parametrize("without", [settings(()), Settings()])
+async def test_a_fallback_that_is_configured_away_makes_no_slot_whole(without: Settings) -> None:
+    rig = a_rig()
+    manager = rig.manager()
+    assert await seen(rig, manager, 1) == ["slot.fallback"]
+    assert await manager.fit(without) == without
+    assert rig.kinds() == ["slot.fallback"]
     assert manager.findings() == ()
 
 

@@ -101,9 +101,20 @@ async def test_who_holds_memory() -> None:
     )
     base = rig.gpus.base
     assert rig.world.gpu_owners == {
-        (0, "vllm-qwen.service"): GIB, (0, "app-game.scope"): GIB, (0, "foreign"): GIB, (0, "unlisted"): base,
+        (0, "vllm-qwen.service"): GIB, (0, "foreign"): 2 * GIB, (0, "unlisted"): base,
         (1, "foreign"): 2 * GIB, (1, "unlisted"): base,
     }  # fmt: skip
+
+
+async def test_the_many_names_of_scopes_are_one_owner() -> None:
+    """A container's and a desktop program's have an id and a pid in them."""
+    rig = Rig()
+    for unit in ("docker-0f3a.scope", "docker-77bc.scope", "app-gnome-game-4711.scope"):
+        rig.gpus.hold(rig.kernel.spawn("game", unit=unit), GIB)
+    await rig.manager.ensure()
+    assert rig.world.gpu_owners[0, "foreign"] == 3 * GIB
+    assert {owner for _, owner in rig.world.gpu_owners} == {"foreign", "unlisted"}
+    assert {holder.unit for holder in rig.world.gpus.holders} >= {"docker-0f3a.scope"}, "shown by name all the same"
 
 
 async def test_a_gpu_is_lost_and_comes_back() -> None:

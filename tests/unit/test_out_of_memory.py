@@ -107,6 +107,32 @@ def test_the_advice_fits_where_it_happened(line: str, advice: str) -> None:
     assert advice in found.advice
 
 
+CONFIG = "(v0.19.0) with config: model='m', compilation_config={'compile_mm_encoder': False, 'use_cudagraph': True}"
+STARTS = f"(EngineCore_DP0 pid=7) INFO 11-21 01:20:30 [core.py:93] Initializing a V1 LLM engine {CONFIG}"
+DUMP = f"{HEAD}Dumping input data for V1 LLM engine {CONFIG}"
+LOADING = f'{HEAD}  File "/v/gpu_model_runner.py", line 5, in load_model'
+CAPTURED = "(EngineCore_DP0 pid=7) INFO 11-21 01:20:32 [gpu_model_runner.py:9] Capturing CUDA graphs, in load_model"
+PROMPT = "WARNING 11-21 01:20:32 [processor.py:9] no visual(pixel_values) of this prompt"
+
+
+@pytest.mark.parametrize(
+    ("lines", "advice"),
+    [
+        ([STARTS, LOADING], "the weights do not fit"),
+        ([DUMP, LOADING], "the weights do not fit"),
+        ([f"{HEAD}    self.visual = Qwen2_5_VisionTransformer(", LOADING], "the weights do not fit"),
+        ([f"{HEAD}    image_embeds = self.visual(values, grid_thw=grid_thw)"], "--limit-mm-per-prompt"),
+        ([f'{HEAD}  File "/v/gpu_model_runner.py", line 5, in _execute_mm_encoder'], "--limit-mm-per-prompt"),
+        ([CAPTURED], "lower --gpu-memory-utilization, --max-num-seqs or --max-model-len"),
+        ([PROMPT], "lower --gpu-memory-utilization, --max-num-seqs or --max-model-len"),
+    ],
+)
+def test_what_every_start_says_tells_nothing_of_where_it_failed(lines: list[str], advice: str) -> None:
+    found = diagnose([*lines, f"{HEAD}{CUDA}"], EXITED)
+    assert found is not None
+    assert advice in found.advice
+
+
 @pytest.mark.parametrize("line", [GATE, PROFILING, KV_NONE, CUDA])
 def test_who_holds_the_gpu_is_named(line: str) -> None:
     found = diagnose([line], EXITED, ("ollama.service (5.2G)",))

@@ -73,6 +73,30 @@ async def test_the_configuration_says_how_closely(mode: str, checked: list[bool]
     assert change.outcome is (Outcome.REFUSED if checked else Outcome.DONE)
 
 
+async def test_a_dry_run_reads_headers_alone() -> None:
+    """Somebody waits for its answer, a minute at most."""
+    made = await rig()
+    made.world.weights.sizes["/models/dolphin"] = 14 * 1024**3
+    await made.manager.apply(with_model(settings(), check_files="checksums"))
+    [(ok, detail)] = await files(made)
+    assert (ok, made.world.weights.checked) == (True, [("/models/dolphin", False)])
+    assert detail.endswith("14G); checksums are compared by the switch itself")
+
+
+async def test_a_dry_run_on_a_slow_disk_ends_as_with_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await rig()
+    await made.manager.apply(with_model(settings(), check_files="checksums"))
+
+    async def slow(path: str, *, checksums: bool = False) -> CheckedFiles:
+        await asyncio.sleep(600)
+        return CheckedFiles(1, 0)
+
+    monkeypatch.setattr(made.world.weights, "check", slow)
+    begun = made.world.clock.monotonic()
+    await files(made)
+    assert made.world.clock.monotonic() - begun < HEADERS_SECONDS + 1
+
+
 async def test_checksums_have_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten minutes of reading, where PRECHECK else ends after seconds."""
     made = await rig()

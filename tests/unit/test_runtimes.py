@@ -213,13 +213,20 @@ async def test_what_was_there_when_agentd_came_is_no_news() -> None:
 
 
 async def test_what_an_eviction_unloaded_is_news_when_it_is_back() -> None:
-    """The look before the change and the one after it show the same model: it was away between the two."""
+    """The look before the change and the one at its end show the same model: it was away between the two."""
     r = await rig(watch_every=Seconds(30.0))
     r.slot("active")
     r.ollama.load(LLAMA)
     await r.unit()
-    for state in ("precheck", "evict", "start"):
+    for state in ("precheck", "evict"):
         r.slot(state, change="s1")
+    r.ollama._unload(LLAMA)
+    r.slot("wait-vram", change="s1")
+    await r.pause(0.1)
+    r.ollama.load(LLAMA)
+    r.slot("start", change="s1")
+    await r.pause(0.1)
+    assert r.told() == [], "nobody is resident yet"
     r.slot("active", "dolphin")
     await r.pause(0.1)
     assert r.told() == ["ollama has loaded llama3:8b (5G of GPU memory) while dolphin is resident"]
@@ -227,6 +234,41 @@ async def test_what_an_eviction_unloaded_is_news_when_it_is_back() -> None:
     r.slot("active", "dolphin")
     await r.pause(60)
     assert len(r.told()) == 1, "a refused change evicts nothing"
+    await r.close()
+
+
+@pytest.mark.parametrize("phases", [("cleanup", "settle", "rollback"), ("wait-vram", "start", "verify")])
+async def test_what_stayed_loaded_through_a_change_is_no_news(phases: tuple[str, ...]) -> None:
+    """It could not be evicted, or (as in a check of a model's sleep) nobody was to be."""
+    r = await rig(watch_every=Seconds(30.0))
+    r.slot("active")
+    r.ollama.load(LLAMA)
+    await r.unit()
+    for state in ("precheck", "evict", *phases):
+        r.slot(state, change="s1")
+        await r.pause(0.1)
+    r.slot("active")
+    await r.pause(60)
+    assert r.told() == []
+    assert r.counters.snapshot() == {}
+    await r.close()
+
+
+async def test_what_a_second_eviction_unloaded_on_the_way_back_is_news_when_it_is_back() -> None:
+    r = await rig(watch_every=Seconds(30.0))
+    r.slot("active")
+    r.ollama.load(LLAMA)
+    await r.unit()
+    for state in ("evict", "cleanup", "settle"):
+        r.slot(state, change="s1")
+        await r.pause(0.1)
+    r.ollama._unload(LLAMA)
+    r.slot("rollback", change="s1")
+    await r.pause(0.1)
+    r.ollama.load(LLAMA)
+    r.slot("active")
+    await r.pause(0.1)
+    assert len(r.told()) == 1
     await r.close()
 
 
@@ -325,12 +367,24 @@ async def test_cpu_only_needs_a_restart_where_the_process_is_older() -> None:
 async def test_cpu_only_of_somebody_elses_process_is_judged_by_its_own_account(managed: str, fix: str) -> None:
     r = await rig(policy="cpu_only", managed=managed)
     await r.pause()
-    assert r.finding().verdict is Verdict.NOT_PROVABLE
+    found = r.finding()
+    cause = "nothing is on the GPU now, and its process cannot be looked into"
+    assert (found.verdict, found.cause) == (Verdict.NOT_PROVABLE, cause)
     r.ollama.load(LLAMA)
     await r.pause()
     found = r.finding()
     assert (found.verdict, found.severity) == (Verdict.NOT_EFFECTIVE, Severity.ERROR)
     assert fix in found.fix
+    await r.close()
+
+
+async def test_of_one_that_does_not_answer_nothing_is_said_about_the_gpu() -> None:
+    r = await rig(policy="cpu_only", managed="system")
+    r.ollama.gone = True
+    await r.pause()
+    found = r.finding()
+    cause = "it does not answer, and its process cannot be looked into"
+    assert (found.verdict, found.cause) == (Verdict.NOT_PROVABLE, cause)
     await r.close()
 
 

@@ -163,6 +163,26 @@ def test_a_restart_after_a_crash_stops_nobody(
     assert main(["models", "guard", C, "--", f"{A}={asleep.url}"]) == 0
 
 
+def test_of_two_that_start_at_once_the_first_by_name_goes_on(states: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each guard sees the other's unit on its way up; if both were stopped, none would be left."""
+    for unit in (A, B):
+        (states / f"{unit}.ActiveState").write_text("activating")
+        (states / f"{unit}.SubState").write_text("start-pre")
+    assert main(["models", "guard", B, "--", f"{A}=http://127.0.0.1:1"]) == 1
+    assert stopped(states) == []
+    assert f"{B} is not started: {A} is being started at the same moment" in capsys.readouterr().err
+    assert main(["models", "guard", A, "--", f"{B}=http://127.0.0.1:1"]) == 0
+    assert stopped(states) == [B]
+
+
+@pytest.mark.parametrize("state", ["start", "start-post", "auto-restart"])
+def test_who_loads_or_waits_for_a_restart_has_no_guard_to_yield_to(states: Path, state: str) -> None:
+    (states / f"{A}.ActiveState").write_text("activating")
+    (states / f"{A}.SubState").write_text(state)
+    assert main(["models", "guard", B, "--", f"{A}=http://127.0.0.1:1"]) == 0
+    assert stopped(states) == [A]
+
+
 def test_a_word_that_is_no_pair_is_a_usage_error(states: Path) -> None:
     assert main(["models", "guard", C, "--", A]) == 2
     assert stopped(states) == []

@@ -4,12 +4,14 @@ budget of switches."""
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import msgspec
 import pytest
 from fakes.gpus import GIB
 from fakes.rig import Rig, manager_of, rig, settings, sleep_settings, sleepers
 
+from agentd.api.problems import status_of
 from agentd.core.schema import Settings
 from agentd.core.switch import State
 from agentd.errors import AgentdError
@@ -70,6 +72,20 @@ async def test_a_check_that_is_cancelled_does_not_go_on_checking() -> None:
     assert resident(r) == "qwen"
     assert (qwen.sleep.slept, qwen.sleep.woken) == (1, 1)
     assert r.world.units.units[QWEN].starts == 0, "it was woken, not started"
+
+
+async def test_only_a_change_of_a_slot_can_be_cancelled() -> None:
+    """A profile's change runs on; that it had ended would be untrue."""
+    r = await rig()
+    change = Change("p1", "profile", "", "production", None, 0.0, "begin")
+    r.changes.note(change)
+    with pytest.raises(AgentdError) as refused:
+        r.manager.cancel("p1")
+    assert status_of(refused.value.kind) == 409
+    assert refused.value.message == "cannot cancel p1: a change of this kind (profile) cannot be cancelled"
+    r.changes.note(replace(change, finished=1.0, outcome=Outcome.DONE))
+    with pytest.raises(AgentdError, match=r"it has ended \(done\)"):
+        r.manager.cancel("p1")
 
 
 async def test_a_check_that_a_crash_cut_off_is_not_resumed_but_ended_by_a_wake() -> None:

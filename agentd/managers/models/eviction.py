@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from agentd.core import ollama
 from agentd.core.quantities import told_bytes
@@ -21,6 +22,7 @@ ASK_AGAIN = 2.0
 """Seconds after which a model that is still loaded is asked to go once more: a client may have loaded it again."""
 PS_SECONDS = 5.0
 UNLOAD_SECONDS = 10.0
+CONNECT_SECONDS = 1.0
 RETRIES = 2
 """How often a start is put off because a client loaded a model again meanwhile."""
 FAMILY = "agentd_runtime_evict"
@@ -97,7 +99,7 @@ async def _look(ctx: SlotContext, name: str, runtime: Runtime) -> tuple[bool, st
     try:
         models = await _on_gpu(ctx, runtime)
     except AgentdError as error:
-        if error.kind == "probe-failed" or policy == "stop_unit":
+        if policy == "stop_unit" or await _is_gone(ctx, runtime, error):
             return True, f"{name} does not answer"
         return not await _may_hold(ctx, runtime), f"{name}: {error.message}"
     if not models:
@@ -138,12 +140,21 @@ async def _unload(ctx: SlotContext, _run: SwitchRun, name: str, until: float) ->
 
 async def _unasked(ctx: SlotContext, name: str, runtime: Runtime, error: AgentdError) -> str:
     """It cannot be asked: no matter where it does not run, or where NVML says that it holds nothing."""
-    if error.kind == "probe-failed":
+    if await _is_gone(ctx, runtime, error):
         return ""
     if await _may_hold(ctx, runtime):
         raise AgentdError("evict-failed", f"cannot unload the models of {name}: {error.message}") from error
     ctx.counters.add(FAMILY, name, "unanswered")
     return f"does not answer, and holds no GPU memory ({error.message})"
+
+
+async def _is_gone(ctx: SlotContext, runtime: Runtime, error: AgentdError) -> bool:
+    """It does not run: nobody takes connections, and NVML shows nothing of it. Where memory is not measured the first
+    is enough; so it is for a container, of which only its program's name is known: others may have the same."""
+    if await _listens(ctx, runtime, error):
+        return False
+    now = await occupancy(ctx, runtime)
+    return now is None or not now.pids or runtime.spec.managed == "container"
 
 
 async def _may_hold(ctx: SlotContext, runtime: Runtime) -> bool:
@@ -156,7 +167,7 @@ async def _still(ctx: SlotContext, runtime: Runtime, before: Sequence[RuntimeMod
     try:
         return await _on_gpu(ctx, runtime)
     except AgentdError as error:
-        return () if error.kind == "probe-failed" else before
+        return before if await _listens(ctx, runtime, error) else ()
 
 
 async def _ask_to_go(ctx: SlotContext, runtime: Runtime, models: Sequence[RuntimeModel]) -> str:
@@ -233,6 +244,20 @@ async def _on_gpu(ctx: SlotContext, runtime: Runtime) -> tuple[RuntimeModel, ...
     """The models that it has on a GPU; those on the CPU are in nobody's way."""
     answer = await ctx.ports.prober.http(runtime.url.rstrip("/") + ollama.PS, timeout=PS_SECONDS)
     return tuple(model for model in ollama.loaded(answer.status, answer.body) if model.size_vram)
+
+
+async def _listens(ctx: SlotContext, runtime: Runtime, error: AgentdError) -> bool:
+    """Whether somebody may be there, after `error` of a question: an answer that is broken off, too large or no HTTP
+    fails as a connection does that is refused."""
+    if error.kind != "probe-failed":
+        return True
+    parts = urlsplit(runtime.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        await ctx.ports.prober.tcp(parts.hostname or "127.0.0.1", port, timeout=CONNECT_SECONDS)
+    except AgentdError as refused:
+        return refused.kind != "probe-failed"
+    return True
 
 
 def _names(models: Sequence[RuntimeModel]) -> str:

@@ -171,6 +171,10 @@ class ModelsManager:
             if owner.run is not None and owner.run.change.id == change_id:
                 return owner.cancel(change_id)
         change = self._changes.find(change_id)
+        if change.finished is None and not change.slot:
+            text = f"cannot cancel {change.id}: a change of this kind ({change.kind}) cannot be cancelled"
+            hint = f"follow it with: agentctl switch status {change.id} --follow"
+            raise AgentdError("not-cancellable", text, hint=hint)
         raise AgentdError("no-change", f"cannot cancel {change.id}: it has ended ({change.outcome})")
 
     async def restart(self, model: str) -> Job:

@@ -42,7 +42,7 @@ async def checks(ctx: SlotContext, target: ModelUnit, run: SwitchRun | None = No
     if not ports.control.connected:
         return (PrecheckItem("systemd", False, "the connection to systemd is down"),)
     (state, vram), path, files, key, runtimes = await asyncio.gather(
-        _unit_and_vram(ctx, target), _path(ctx, target), files_check(ctx, target), _key(ctx, target),
+        _unit_and_vram(ctx, target), _path(ctx, target), files_check(ctx, target, dry=run is None), _key(ctx, target),
         eviction.checks(ctx),
     )  # fmt: skip
     if run is not None:

@@ -23,21 +23,26 @@ def seconds(target: ModelUnit) -> float:
     return limits.get(spec.check_files, 0.0) if spec.path else 0.0
 
 
-async def files_check(ctx: SlotContext, target: ModelUnit) -> PrecheckItem | None:
-    """None when there is nothing to look at. A disk that does not answer in time refuses nothing."""
+async def files_check(ctx: SlotContext, target: ModelUnit, *, dry: bool = False) -> PrecheckItem | None:
+    """None when there is nothing to look at. A disk that does not answer in time refuses nothing. `dry`: somebody waits
+    for the answer, so that only headers are read."""
     spec, limit = target.spec, seconds(target)
+    checksums = spec.check_files == "checksums" and not dry
+    if limit and not checksums:
+        limit = HEADERS_SECONDS
     if not limit or not await ctx.ports.files.exists(spec.path):
         return None  # That it does not exist is said by a check of its own.
     try:
         async with asyncio.timeout(limit):
-            found = await ctx.ports.weights.check(spec.path, checksums=spec.check_files == "checksums")
+            found = await ctx.ports.weights.check(spec.path, checksums=checksums)
     except TimeoutError:
         return PrecheckItem("files", True, f"the files of {target.name} could not be checked within {limit:g} s")
     except AgentdError as error:
         return PrecheckItem("files", True, error.message)
     if found.problems:
         return PrecheckItem("files", False, told_problems(target.name, found.problems))
-    return PrecheckItem("files", True, told_whole(target.name, found))
+    later = "; checksums are compared by the switch itself" if spec.check_files == "checksums" and dry else ""
+    return PrecheckItem("files", True, told_whole(target.name, found) + later)
 
 
 def told_problems(name: str, problems: tuple[FileProblem, ...]) -> str:

@@ -36,8 +36,8 @@ class RuntimesManager:
         self._settings = Settings()
         self._watches: dict[str, RuntimeWatch] = {}
         self._findings: dict[str, Finding] = {}
-        self._evicted: set[str] = set()
-        """Slots with a change under way that has come to EVICT."""
+        self._phases: dict[str, str] = {}
+        """Slots with a change under way that has come to EVICT -> its phase."""
         world.on_slot.append(self._slot_changed)
 
     async def apply(self, settings: Settings) -> None:
@@ -79,11 +79,14 @@ class RuntimesManager:
         self._judge(watch)
         if watch.status.reachable is False:
             return  # What it had may be there still: only an answer tells what is new.
-        resident = next((slot for slot in self._slots(watch) if slot.state == "active" and slot.resident), None)
-        now = watch.on_gpu()
+        slots, now = self._slots(watch), watch.on_gpu()
+        resident = next((slot for slot in slots if slot.state == "active" and slot.resident), None)
         if resident is not None and watch.known is not None:
             for model in sorted(now - watch.known):
                 self._reloaded(watch, model, resident)
+        elif watch.known is not None and any(slot.change is not None for slot in slots):
+            watch.known &= now  # What it loads meanwhile is news once the change is over.
+            return
         watch.known = now
 
     def _judge(self, watch: RuntimeWatch) -> None:
@@ -98,16 +101,18 @@ class RuntimesManager:
         return [status for status in map(self._world.slot, names) if status is not None]
 
     def _slot_changed(self, status: SlotStatus) -> None:
-        """What it had before a change was unloaded by it: whatever is there afterwards is news."""
-        if status.state == State.EVICT:
-            self._evicted.add(status.name)
-        if status.change is not None or status.name not in self._evicted:
+        """From its eviction on (on the way back there may be another) each phase of a change is looked at: what is away
+        in one of them is news when it is back afterwards, what could not be evicted is none."""
+        before = self._phases.get(status.name)
+        if status.change is None:
+            self._phases.pop(status.name, None)
+        elif before is not None or status.state == State.EVICT:
+            self._phases[status.name] = status.state
+        if before is None or (before == status.state and status.change is not None):
             return
-        self._evicted.discard(status.name)
         slot = self._settings.slots.get(status.name)
         for watch in self._watches.values():
             if slot is not None and watch.name in slot.evict:
-                watch.known = frozenset()
                 watch.hurry()
 
     def _reloaded(self, watch: RuntimeWatch, model: str, slot: SlotStatus) -> None:

@@ -33,7 +33,8 @@ def finding(watch: RuntimeWatch, kernel: Kernel) -> Finding:
     if held:
         return _of(watch, Verdict.NOT_EFFECTIVE, effective, f"it has on the GPU: {held}", fix)
     if environment is None:
-        return _of(watch, Verdict.NOT_PROVABLE, "", "nothing is on the GPU now; the process cannot be looked into", fix)
+        now = "nothing is on the GPU now" if watch.status.reachable else "it does not answer"
+        return _of(watch, Verdict.NOT_PROVABLE, "", f"{now}, and its process cannot be looked into", fix)
     return _of(watch, Verdict.EFFECTIVE, effective, "", "")
 
 
