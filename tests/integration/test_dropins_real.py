@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.looks import AGENTD, NO_DEFAULT, complaints, gating, tcp
+from integration.looks import AGENTD, NO_DEFAULT, becomes, complaints, gating, tcp
 from integration.stack import PORTS, Stack, unit_of, until
 from userunits import systemctl
 
@@ -216,7 +216,9 @@ def test_no_ordering_cycle_when_everything_stops_at_once(stack: Stack) -> None:
     for unit in ("ollama.service", "agentd-redis.service", "litellm.service"):
         systemctl("start", unit)
     others = ("ollama.service", "agentd-redis.service", "litellm.service")
-    # With its socket: a connection to that would start the gateway again, and with it the store.
+    # With its socket: a connection to that would start the gateway again, and with it the store. So would a question
+    # of agentd that waits there for a gateway that is starting.
+    becomes(stack, "litellm", "ready")
     systemctl("stop", *UNITS, *others, "litellm.socket", AGENTD, "agentd.socket")
     systemctl("start", UNITS[0])
     systemctl("start", UNITS[1])
