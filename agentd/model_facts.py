@@ -63,3 +63,9 @@ class ModelNow:
     facts: ModelFacts = field(default_factory=lambda: ModelFacts(""))
     off: str = ""
     """Why it may not be resident though it is configured; "" when it may."""
+
+    @property
+    def wake_seconds(self) -> float:
+        """From the level at which it sleeps, or would; 0 where that is not known, or the level not used any more."""
+        known = self.facts.level(self.level or 1)
+        return 0.0 if known.broken else known.wake_seconds

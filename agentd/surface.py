@@ -161,7 +161,7 @@ class Surface:
                     level=now.level,
                     learned_vram=now.facts.vram,
                     load_seconds=now.facts.load_seconds,
-                    wake_seconds=now.facts.level(now.level or 1).wake_seconds,
+                    wake_seconds=now.wake_seconds,
                     off=now.off,
                 )
             )

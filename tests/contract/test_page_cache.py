@@ -167,7 +167,8 @@ async def ended(pid: int) -> None:
 async def test_the_kernel_has_it_then(model: Path) -> None:
     assert in_cache(model) == 0, "this file system keeps what it was told to drop"
     await WeightFiles().warm(str(model), ALL, nothing)
-    assert in_cache(model) == 20 * MIB
+    # The kernel may take a few pages back at any time.
+    assert in_cache(model) > 18 * MIB
 
 
 async def test_a_scope_of_its_own_is_asked_for_where_we_are_a_service(

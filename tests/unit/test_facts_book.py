@@ -10,7 +10,9 @@ from fakes import FakeStore
 
 from agentd.errors import AgentdError
 from agentd.managers.models.facts import FactsBook
-from agentd.model_facts import ModelFacts
+from agentd.model_facts import ModelFacts, ModelNow, SleepFacts
+
+STATES = (("resident", 0), ("asleep", 1), ("asleep", 2))
 
 
 async def test_facts_of_another_fingerprint_do_not_count() -> None:
@@ -75,3 +77,10 @@ async def test_what_the_configuration_no_longer_names_is_forgotten() -> None:
     store.fail = AgentdError("journal-full", "the disk is full")
     await book.keep([])
     assert book.of("qwen") == ModelFacts("qwen")
+
+
+def test_what_a_wake_takes_is_told_only_of_a_level_that_is_used() -> None:
+    sleep = (SleepFacts(1, wake_seconds=0.2), SleepFacts(2, wake_seconds=3.0, broken="it says something else"))
+    facts = ModelFacts("qwen", sleep=sleep)
+    told = [ModelNow("qwen", "gpu0", state, level, facts).wake_seconds for state, level in STATES]
+    assert told == [0.2, 0.2, 0.0]

@@ -152,6 +152,20 @@ async def test_requests_switch_no_more_than_six_times_in_ten_minutes() -> None:
     assert (await by_gateway(r, "dolphin")).outcome is Outcome.DONE
 
 
+async def test_a_request_for_a_model_that_cools_down_is_answered_at_once_and_leaves_nothing_behind() -> None:
+    r = await sleepers(min_residency=0.0)
+    r.world.models["dolphin"].canary = 500
+    await r.switch("dolphin")
+    before = len(r.changes.recent(50))
+    for _ in range(10):
+        with pytest.raises(AgentdError, match="dolphin failed before and is cooling down for 30s more") as refused:
+            await by_gateway(r, "dolphin")
+    assert refused.value.kind == "switch-refused"
+    assert not judge(409, json.dumps({"kind": refused.value.kind, "detail": "as above"}).encode()).busy
+    assert len(r.changes.recent(50)) == before
+    assert r.counters.snapshot()["agentd_switch_suppressed", ("refused",)] == 10
+
+
 async def test_what_is_resident_already_or_on_its_way_costs_nothing() -> None:
     r = await sleepers()
     assert (await by_gateway(r, "qwen")).outcome is Outcome.ALREADY

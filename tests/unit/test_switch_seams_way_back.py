@@ -258,7 +258,7 @@ async def test_a_dry_run_says_that_the_slot_is_leased_or_wedged() -> None:
     plan = await r.manager.plan(SwitchRequest("dolphin"))
     assert not plan.ok
     assert [item.detail for item in plan.checks if not item.ok] == [
-        "slot gpu0 is leased for 600 s more; end it with: agentctl lease end"
+        "slot gpu0 is leased for 10min more; end it with: agentctl lease end"
     ]
     assert (await r.manager.plan(SwitchRequest("dolphin", force=True))).ok
     owner = r.manager._owners["gpu0"]

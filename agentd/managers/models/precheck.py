@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from agentd.core.quantities import told_bytes
+from agentd.core.quantities import format_seconds, told_bytes
 from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
@@ -144,4 +144,5 @@ def cooldown_refusal(target: str, cooldowns: Mapping[str, float], now: float) ->
     left = cooldowns.get(target, 0.0) - now
     if left <= 0:
         return ""
-    return f"{target} failed before and is cooling down for {left:.0f} s more; --force tries at once"
+    more = format_seconds(max(1, round(left)))
+    return f"{target} failed before and is cooling down for {more} more; --force tries at once"

@@ -8,6 +8,7 @@ import logging
 import uuid
 from collections.abc import Callable
 
+from agentd.core.quantities import format_seconds
 from agentd.core.switch import RESTING, State
 from agentd.engine.events import EventLog
 from agentd.engine.runner import Runner
@@ -98,7 +99,8 @@ class SlotOwner:
         if ask.kind in ("unload", "lease") and empty and ask.lease is None:
             return self._already(ask), False
         if ask.origin == "gateway":
-            self._thrift.check(self.ctx.slot, self.ctx.name, self.ctx.ports.clock.monotonic(), self.ctx.counters)
+            now = self.ctx.ports.clock.monotonic()
+            self._thrift.check(self.ctx.slot, self.ctx.name, now, self.ctx.counters, self.refusal(ask))
         return self._begin(ask), False
 
     def cancel(self, change_id: str) -> Change:
@@ -179,7 +181,8 @@ class SlotOwner:
             return ""
         left = (self.record.lease_until or 0.0) - self._now()
         if self.state is State.LEASED and left > 0:
-            return f"slot {self.ctx.name} is leased for {left:.0f} s more; end it with: agentctl lease end"
+            more = format_seconds(max(1, round(left)))
+            return f"slot {self.ctx.name} is leased for {more} more; end it with: agentctl lease end"
         return cooldown_refusal(ask.target, self._cooldown_ends(), self._now())
 
     def launch(self, run: SwitchRun, refusal: str = "") -> None:

@@ -30,8 +30,13 @@ class Thrift:
         """An automatic switch has touched the slot; one that was refused has cost nobody anything."""
         self._switches.append(now)
 
-    def check(self, slot: Slot, name: str, now: float, counters: Counters) -> None:
-        """Before an automatic switch begins. Raises AgentdError("switch-suppressed") when it must not."""
+    def check(self, slot: Slot, name: str, now: float, counters: Counters, refusal: str) -> None:
+        """Before an automatic switch begins. Raises AgentdError("switch-suppressed") when it must not yet, and
+        ("switch-refused") for what refuses a plain one (`refusal`, "" for nothing): a request is answered at once, and
+        leaves no change behind, however often it comes."""
+        if refusal:
+            counters.add("agentd_switch_suppressed", "refused")
+            raise AgentdError("switch-refused", refusal)
         left = self._since + slot.min_residency - now
         if self._resident is not None and left > 0:
             counters.add("agentd_switch_suppressed", "min-residency")
