@@ -137,10 +137,13 @@ def test_a_manager_with_a_bus_and_a_network_of_its_own() -> None:
 
 
 def test_units_have_their_place_and_their_journal() -> None:
+    # It lives on: journald cannot tell the unit of a line whose process has ended before it looks.
     script = """
-        systemd-run --user --quiet --wait --unit=hello bash -c 'echo first words; sed -n s/^0:://p /proc/self/cgroup'
+        systemd-run --user --quiet --unit=hello bash -c \
+            'echo first words; sed -n s/^0:://p /proc/self/cgroup; exec sleep infinity'
         until journalctl --output=cat _SYSTEMD_USER_UNIT=hello.service | grep slice; do sleep 0.02; done
         journalctl --output=cat _SYSTEMD_USER_UNIT=hello.service | head -n 1
+        systemctl --user stop hello.service
     """
     uid = os.getuid()
     place = f"/user.slice/user-{uid}.slice/user@{uid}.service/app.slice/hello.service"
