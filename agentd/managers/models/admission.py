@@ -25,9 +25,9 @@ async def question(ctx: SlotContext, run: SwitchRun, model: ModelUnit) -> Questi
     switch = f"sleep{run.level}" if run.level else spec.switch
     if switch == "stop" or run.change.kind not in ("switch", "sleep-check"):
         return Question(model.name, switch, run.change.kind, ctx.slot.max_sleepers)
-    (snapshot, state), version, sleeping, paused, weights = await asyncio.gather(
-        asyncio.gather(ctx.ports.gpus.read(), ctx.ports.control.show(model.unit)),
-        admin.version(), admin.sleeping(), admin.paused(), ctx.ports.weights.weights(spec.path),
+    snapshot, state, version, sleeping, paused, weights = await asyncio.gather(
+        ctx.ports.gpus.read(), ctx.ports.control.show(model.unit), admin.version(), admin.sleeping(), admin.paused(),
+        ctx.ports.weights.weights(spec.path),
     )  # fmt: skip
     measured = is_measured(ctx, snapshot)
     return Question(

@@ -21,6 +21,12 @@ from agentd.ports_models import ModelFiles
 from agentd.types import JobResult, UnitState
 
 
+def port_of(url: str) -> int:
+    """Of a URL with a host: the one it names, or the scheme's own."""
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelUnit:
     """A model of the slot: its name in our configuration, its unit, where it answers."""
@@ -45,10 +51,7 @@ class ModelUnit:
     @property
     def port(self) -> int:
         """0 when it answers on a socket."""
-        parts = urlsplit(self.url)
-        if parts.scheme == "http+unix":
-            return 0
-        return parts.port or (443 if parts.scheme == "https" else 80)
+        return 0 if self.socket else port_of(self.url)
 
 
 @dataclass(frozen=True, slots=True)

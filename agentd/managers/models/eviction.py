@@ -10,7 +10,7 @@ from agentd.core.quantities import told_bytes
 from agentd.core.switch import Signal
 from agentd.engine.runner import Step
 from agentd.errors import AgentdError
-from agentd.managers.models.context import Runtime, SlotContext, SwitchRun
+from agentd.managers.models.context import Runtime, SlotContext, SwitchRun, port_of
 from agentd.managers.models.occupancy import occupancy, returned
 from agentd.managers.models.parking import stop_runtime
 from agentd.runtimes import RuntimeModel
@@ -251,10 +251,9 @@ async def _listens(ctx: SlotContext, runtime: Runtime, error: AgentdError) -> bo
     fails as a connection does that is refused."""
     if error.kind != "probe-failed":
         return True
-    parts = urlsplit(runtime.url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = urlsplit(runtime.url).hostname or "127.0.0.1"
     try:
-        await ctx.ports.prober.tcp(parts.hostname or "127.0.0.1", port, timeout=CONNECT_SECONDS)
+        await ctx.ports.prober.tcp(host, port_of(runtime.url), timeout=CONNECT_SECONDS)
     except AgentdError as refused:
         return refused.kind != "probe-failed"
     return True
